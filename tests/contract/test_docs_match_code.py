@@ -1,0 +1,74 @@
+"""The lists in docs/ say what the code says: errors, events, settings."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+from chassis.errors import Problem
+from google.protobuf import descriptor_pool
+from modelyard.billing.v1 import events_pb2 as billing_events
+from modelyard.catalog.v1 import events_pb2 as catalog_events
+from modelyard.deploy.v1 import events_pb2 as deploy_events
+from pydantic_settings import BaseSettings
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ["catalog", "deploy", "inference", "billing"]
+
+
+def import_everything(package: str) -> None:
+    root = importlib.import_module(package)
+    for module in pkgutil.walk_packages(root.__path__, f"{package}."):
+        if not module.name.endswith("__main__") and ".migrations" not in module.name:
+            importlib.import_module(module.name)
+
+
+def subclasses(base: type) -> set[type]:
+    found = set()
+    for child in base.__subclasses__():
+        found |= {child} | subclasses(child)
+    return found
+
+
+def table_keys(document: str) -> set[str]:
+    """First cells in backticks of every table row."""
+    return set(re.findall(r"^\| `([^`]+)`", (ROOT / "docs" / document).read_text(), re.MULTILINE))
+
+
+def test_every_error_reason_is_listed() -> None:
+    """docs/errors.md lists every reason the code can give, and no other."""
+    for package in ("chassis", "services"):
+        import_everything(package)
+    in_code = {problem.reason for problem in subclasses(Problem) if "reason" in vars(problem)}
+    assert table_keys("errors.md") == in_code
+
+
+def test_every_event_is_listed() -> None:
+    """docs/events.md lists every event message, and no other."""
+    in_code = {
+        message.full_name
+        for file in (catalog_events, deploy_events, billing_events)
+        for message in file.DESCRIPTOR.message_types_by_name.values()
+    }
+    in_code.add(descriptor_pool.Default().FindMessageTypeByName("modelyard.type.v1.UsageBatch").full_name)
+    assert table_keys("events.md") == in_code
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_setting_is_listed(service: str) -> None:
+    """A service's README lists every setting by its environment variable, and no other."""
+    module = importlib.import_module(f"services.{service}.settings")
+    prefix = f"MODELYARD_{service.upper()}_"
+    settings = next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, BaseSettings)
+        and value.model_config.get("env_prefix") == prefix
+    )
+    in_code = {prefix + name.upper() for name in settings.model_fields}
+    readme = (ROOT / "services" / service / "README.md").read_text()
+    assert set(re.findall(rf"`({prefix}[A-Z0-9_]+)`", readme)) == in_code
