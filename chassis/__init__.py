@@ -1,1 +1,1 @@
-"""Mechanisms every service uses, and pure values; knows no service and no product noun but the project."""
+"""Mechanisms every service uses, and the pure values their rules are written in."""

@@ -1,4 +1,4 @@
-"""Time that never goes back while a process lives."""
+"""Time that never goes back: wall time read once at start, plus the machine's running time."""
 
 from __future__ import annotations
 
@@ -11,40 +11,51 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
-    """Where a service takes time from."""
+    """Where services take the time from."""
 
     def now(self) -> datetime:
-        """Aware UTC."""
+        """Aware, UTC, whole microseconds."""
         ...
 
     def now_ms(self) -> int:
-        """UTC milliseconds since 1970."""
+        """Unix milliseconds."""
         ...
 
 
 class SystemClock:
-    """Wall time read once, then CLOCK_BOOTTIME: a stepped wall clock does not move it, and suspended time counts."""
+    """The machine's clock. CLOCK_BOOTTIME runs through suspends and is not stepped by time services.
+
+    Args:
+        wall: Unix time in nanoseconds, read once.
+        boottime: Nanoseconds since boot, suspends included.
+    """
 
     def __init__(
         self,
-        wall_ns: Callable[[], int] = time.time_ns,
-        boottime_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        wall: Callable[[], int] = time.time_ns,
+        boottime: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
     ) -> None:
-        self._boottime_ns = boottime_ns
-        self._offset_ns = wall_ns() - boottime_ns()
+        self._boottime = boottime
+        self._offset_ns = wall() - boottime()
 
     def now(self) -> datetime:
-        return _EPOCH + timedelta(microseconds=(self._offset_ns + self._boottime_ns()) // 1000)
+        return datetime_from_us((self._offset_ns + self._boottime()) // 1_000)
 
     def now_ms(self) -> int:
-        return (self._offset_ns + self._boottime_ns()) // 1_000_000
+        return (self._offset_ns + self._boottime()) // 1_000_000
 
 
-def ms_from_time(moment: datetime) -> int:
-    """Whole UTC milliseconds of an aware moment, rounded down."""
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+def datetime_from_us(time_us: int) -> datetime:
+    """The aware UTC instant of Unix microseconds, exact."""
+    return _EPOCH + timedelta(microseconds=time_us)
 
 
-def time_from_ms(milliseconds: int) -> datetime:
-    """Aware UTC moment of whole milliseconds since 1970."""
-    return _EPOCH + timedelta(milliseconds=milliseconds)
+def us_from_datetime(instant: datetime) -> int:
+    """Unix microseconds of an aware instant, exact.
+
+    Raises:
+        ValueError: the instant has no time zone.
+    """
+    if instant.tzinfo is None:
+        raise ValueError(f"{instant.isoformat()} has no time zone")
+    return (instant - _EPOCH) // timedelta(microseconds=1)

@@ -1,38 +1,47 @@
-"""Event envelopes (CloudEvents 1.0, binary mode) and framed key-value projections."""
+"""Events (CloudEvents 1.0, binary mode on NATS headers, protobuf body) and key-value projections."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TypeVar
-
-from google.protobuf.message import DecodeError, Message
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
 
 from chassis.errors import Code, Problem
 from chassis.ids import new_uid
 
-M = TypeVar("M", bound=Message)
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
-_SEQUENCE = struct.Struct(">Q")
+NO_PROJECT = "_"
+SEQUENCE_MAX = (1 << 63) - 1
+_SEQUENCE_BYTES = 8
 
 
-class EventMalformed(Problem):
-    """A message without the headers of an event, or whose body does not decode."""
+class EventInvalid(Problem):
+    """A message on the broker is no event of the platform."""
 
     code = Code.INVALID_ARGUMENT
-    reason = "EVENT_MALFORMED"
+    reason = "EVENT_INVALID"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
-    """One thin fact. `id` is also the outbox row, the `Nats-Msg-Id` and the consumer's inbox row.
+    """A thin fact that something happened.
 
-    `sequence` counts the events of one aggregate from 1; `type` is the full name of the protobuf message in `data`.
+    Attributes:
+        subject_owner: The service that owns the fact, such as "deploy".
+        resource: What it is about, such as "instance".
+        action: Past participle, such as "allocated"; words joined by dashes.
+        project_uid: The project it belongs to, or None.
+        type: Full name of the protobuf message in `data`.
+        aggregate_uid: Immutable id of the thing it is about.
+        sequence: Position among the events of its aggregate, >= 0; order-sensitive handlers compare it.
+        id: Same as the outbox row, `Nats-Msg-Id` and the inbox row.
+        time: When it happened, aware.
     """
 
-    owner: str
+    subject_owner: str
     resource: str
     action: str
     project_uid: str | None
@@ -40,25 +49,39 @@ class Event:
     data: bytes
     aggregate_uid: str
     sequence: int
-    time: datetime
-    id: str
+    id: str = field(default_factory=new_uid)
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def subject(self) -> str:
-        return f"modelyard.{self.owner}.v1.{self.resource}.{self.action}.{self.project_uid or '_'}"
+        """`modelyard.<owner>.v1.<resource>.<action>.<project uid or _>`"""
+        project = self.project_uid or NO_PROJECT
+        return f"modelyard.{self.subject_owner}.v1.{self.resource}.{self.action}.{project}"
 
     def headers(self) -> dict[str, str]:
+        """What travels beside the body."""
         return {
-            "Nats-Msg-Id": self.id,
             "ce-specversion": "1.0",
             "ce-id": self.id,
             "ce-type": self.type,
-            "ce-source": f"modelyard.{self.owner}",
+            "ce-source": f"modelyard.{self.subject_owner}",
             "ce-subject": self.aggregate_uid,
-            "ce-time": self.time.isoformat(),
+            "ce-time": self.time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "ce-sequence": str(self.sequence),
-            "content-type": "application/protobuf",
+            "ce-datacontenttype": "application/protobuf",
+            "Nats-Msg-Id": self.id,
         }
+
+
+class BrokerMessage(Protocol):
+    """The parts of a broker's message an event is read from."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def headers(self) -> Mapping[str, str] | None: ...
 
 
 def published_event(
@@ -72,9 +95,9 @@ def published_event(
     sequence: int,
     time: datetime,
 ) -> Event:
-    """Wrap a protobuf fact; serialization is deterministic so that equal facts have equal bytes."""
+    """Wrap a protobuf message as a new event."""
     return Event(
-        owner=owner,
+        subject_owner=owner,
         resource=resource,
         action=action,
         project_uid=project_uid,
@@ -83,61 +106,56 @@ def published_event(
         aggregate_uid=aggregate_uid,
         sequence=sequence,
         time=time,
-        id=new_uid(),
     )
 
 
-def event_from_message(subject: str, headers: Mapping[str, str] | None, data: bytes) -> Event:
-    """Read an event as it came from a stream.
+def event_from_message(message: BrokerMessage) -> Event:
+    """Read an event back.
 
     Raises:
-        EventMalformed: naming the missing or unreadable header.
+        EventInvalid: a header is missing or malformed, or the subject has another form.
     """
-    parts = subject.split(".")
-    if len(parts) != 6 or parts[0] != "modelyard" or parts[2] != "v1":
-        raise EventMalformed(
-            f"subject {subject!r} is not of the form modelyard.<owner>.v1.<resource>.<action>.<project>"
+    return event_from_parts(message.subject, message.headers or {}, message.data)
+
+
+def event_from_parts(subject: str, headers: Mapping[str, str], data: bytes) -> Event:
+    """Read an event from its subject, headers and body, as a dead letter keeps them.
+
+    Raises:
+        EventInvalid: a header is missing or malformed, or the subject has another form.
+    """
+    tokens = subject.split(".")
+    if len(tokens) != 6 or tokens[0] != "modelyard" or tokens[2] != "v1":
+        raise EventInvalid(
+            f'subject "{subject}" is not of the form modelyard.<owner>.v1.<resource>.<action>.<project>'
         )
-    given = headers or {}
     try:
         return Event(
-            owner=parts[1],
-            resource=parts[3],
-            action=parts[4],
-            project_uid=None if parts[5] == "_" else parts[5],
-            type=given["ce-type"],
+            subject_owner=tokens[1],
+            resource=tokens[3],
+            action=tokens[4],
+            project_uid=None if tokens[5] == NO_PROJECT else tokens[5],
+            type=headers["ce-type"],
             data=data,
-            aggregate_uid=given["ce-subject"],
-            sequence=int(given["ce-sequence"]),
-            time=datetime.fromisoformat(given["ce-time"]),
-            id=given["ce-id"],
+            aggregate_uid=headers["ce-subject"],
+            sequence=int(headers["ce-sequence"]),
+            id=headers["ce-id"],
+            time=datetime.fromisoformat(headers["ce-time"]),
         )
-    except KeyError as missing:
-        raise EventMalformed(f"event on {subject} has no header {missing.args[0]!r}") from None
-    except ValueError as unreadable:
-        raise EventMalformed(f"event on {subject} has an unreadable header: {unreadable}") from None
+    except KeyError as err:
+        raise EventInvalid(f'message on "{subject}" has no header {err}') from err
+    except ValueError as err:
+        raise EventInvalid(f'message on "{subject}" has a malformed header: {err}') from err
 
 
-def decode_event(event: Event, message_type: type[M]) -> M:
-    """The event's body as its protobuf message.
-
-    Raises:
-        EventMalformed: it is of another type, or does not decode.
-    """
-    expected = message_type.DESCRIPTOR.full_name
-    if event.type != expected:
-        raise EventMalformed(f"event {event.id} is a {event.type}; {expected} was expected")
-    try:
-        return message_type.FromString(event.data)
-    except DecodeError:
-        raise EventMalformed(
-            f"event {event.id} ({event.type}, {len(event.data)} bytes) does not decode"
-        ) from None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Projection:
-    """One value of a key-value bucket; an empty value says that the thing is gone. An older sequence is refused."""
+    """The state of one key in a key-value bucket.
+
+    Attributes:
+        value: A serialized protobuf message; empty when the thing is gone.
+        sequence: Grows with each change of the thing, 0 to 2^63 - 1; an older one never replaces a newer one.
+    """
 
     bucket: str
     key: str
@@ -145,19 +163,19 @@ class Projection:
     sequence: int
 
 
-def encode_projection(sequence: int, value: bytes) -> bytes:
-    """Eight bytes of sequence, big-endian, then the value."""
-    return _SEQUENCE.pack(sequence) + value
+def encode_projection(sequence: int, payload: bytes) -> bytes:
+    """Frame a value: eight bytes of sequence, big-endian, then the payload (empty = gone)."""
+    if not 0 <= sequence <= SEQUENCE_MAX:
+        raise ValueError(f"projection sequence {sequence} is outside 0 to {SEQUENCE_MAX}")
+    return sequence.to_bytes(_SEQUENCE_BYTES, "big") + payload
 
 
 def decode_projection(framed: bytes) -> tuple[int, bytes]:
-    """The sequence and the value.
+    """The sequence and the payload of a framed value.
 
     Raises:
-        EventMalformed: shorter than eight bytes.
+        EventInvalid: shorter than a frame.
     """
-    if len(framed) < _SEQUENCE.size:
-        raise EventMalformed(
-            f"bucket value of {len(framed)} bytes; at least {_SEQUENCE.size} carry the sequence"
-        )
-    return _SEQUENCE.unpack_from(framed)[0], framed[_SEQUENCE.size :]
+    if len(framed) < _SEQUENCE_BYTES:
+        raise EventInvalid(f"projection has {len(framed)} bytes; at least {_SEQUENCE_BYTES} are needed")
+    return int.from_bytes(framed[:_SEQUENCE_BYTES], "big"), framed[_SEQUENCE_BYTES:]

@@ -1,35 +1,73 @@
-"""Immutable ids: UUIDv7 by time, UUIDv5 by content."""
+"""Identifiers: time-ordered random ones, and ones derived from what they name."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 
-_NAMESPACE = uuid.UUID("6d6f6465-6c79-5172-8400-6d6f64656c79")
+_COUNTER_BITS = 12
+_COUNTER_END = 1 << _COUNTER_BITS
 
 
-def new_uid(now_ms: int | None = None) -> str:
-    """A UUIDv7 (RFC 9562) in lower-case hyphenated form; `now_ms` is UTC milliseconds, the wall clock by default."""
-    milliseconds = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    bits = milliseconds << 80 | int.from_bytes(os.urandom(10), "big")
-    bits = bits & ~(0xF << 76) | 0x7 << 76
-    bits = bits & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=bits))
+class _Sequence:
+    """Issues (millisecond, counter) pairs that only grow, also when the wall clock steps back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._time_ms = 0
+        self._counter = 0
+
+    def take(self) -> tuple[int, int]:
+        with self._lock:
+            now_ms = time.time_ns() // 1_000_000
+            if now_ms > self._time_ms:
+                # Half the range is random, so ids of different processes rarely share a counter.
+                self._time_ms = now_ms
+                self._counter = int.from_bytes(os.urandom(2)) % (_COUNTER_END // 2)
+            else:
+                self._counter += 1
+                if self._counter == _COUNTER_END:
+                    self._time_ms += 1
+                    self._counter = 0
+            return self._time_ms, self._counter
+
+
+_SEQUENCE = _Sequence()
+
+
+def new_uid(time_ms: int | None = None) -> str:
+    """Make a UUIDv7 (RFC 9562), lower case with hyphens.
+
+    Within a process ids made without `time_ms` sort in the order they were made.
+
+    Args:
+        time_ms: Unix milliseconds to stamp it with, 0 to 2^48 - 1; the wall clock when None.
+    """
+    if time_ms is None:
+        time_ms, counter = _SEQUENCE.take()
+    else:
+        if not 0 <= time_ms < 1 << 48:
+            raise ValueError(f"time {time_ms} ms does not fit a UUIDv7; 0 to 2^48 - 1 does")
+        counter = int.from_bytes(os.urandom(2)) % _COUNTER_END
+    tail = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
+    return str(uuid.UUID(int=time_ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | tail))
 
 
 def uid_time_ms(uid: str) -> int:
-    """UTC milliseconds inside a UUIDv7.
+    """Unix milliseconds inside a UUIDv7.
 
     Raises:
-        ValueError: not a UUIDv7.
+        ValueError: it is no UUIDv7.
     """
-    parsed = uuid.UUID(uid)
-    if parsed.version != 7:
-        raise ValueError(f"{uid!r} is a UUID of version {parsed.version}; version 7 carries a time")
-    return parsed.int >> 80
+    value = uuid.UUID(uid)
+    if value.version != 7:
+        raise ValueError(f'"{uid}" is no UUIDv7')
+    return value.int >> 80
 
 
 def derived_uid(namespace: str, *parts: str) -> str:
-    """The same UUIDv5 for the same parts, whoever computes it; parts may not hold a NUL."""
-    return str(uuid.uuid5(_NAMESPACE, "\0".join((namespace, *parts))))
+    """Make the same id for the same parts, everywhere (UUIDv5). Parts are never confused by their joints."""
+    joined = "".join(f"{len(part)}:{part}" for part in parts)
+    return str(uuid.uuid5(uuid.uuid5(uuid.NAMESPACE_URL, f"urn:modelyard:{namespace}"), joined))

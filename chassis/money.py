@@ -1,4 +1,4 @@
-"""Exact money: a rate times a whole quantity, rounded once."""
+"""Exact prices: rationals inside, decimals outside, never a float."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from chassis.errors import Code, Problem
 
 
 class NegativeQuantity(Problem):
-    """A quantity below zero; a correction voids a record and adds another."""
+    """A quantity below zero was to be priced."""
 
     code = Code.INVALID_ARGUMENT
     reason = "NEGATIVE_QUANTITY"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rate:
-    """What `per` whole units cost, e.g. 0.0375 USD per 1_000_000 tokens.
+    """Price of `per` whole units.
 
-    `amount` is exact and >= 0; `per` >= 1; `unit` is the meter's unit ("token", "core-millisecond").
+    Attributes:
+        currency: ISO 4217 code, such as "USD".
+        amount: Price of `per` units, >= 0, finite.
+        per: Whole units the amount pays for, >= 1.
+        unit: What is counted, such as "token".
     """
 
     currency: str
@@ -29,18 +33,20 @@ class Rate:
     unit: str
 
     def __post_init__(self) -> None:
-        if self.per < 1:
-            raise ValueError(f"rate per {self.per} {self.unit}s; at least 1 is allowed")
+        if not isinstance(self.amount, Decimal):
+            raise TypeError(f"rate amount {self.amount!r} is no Decimal; money is never a float")
         if not self.amount.is_finite() or self.amount < 0:
-            raise ValueError(f"rate amount {self.amount}; a finite amount of at least 0 is allowed")
+            raise ValueError(f"rate amount {self.amount} is not a finite number >= 0")
+        if self.per < 1:
+            raise ValueError(f"rate is per {self.per} units; at least 1 is needed")
 
 
 def charge(quantity: int, rate: Rate) -> Fraction:
     """Price a metered quantity exactly; the caller rounds once, per invoice line.
 
     Args:
-        quantity: Whole `rate.unit`s, >= 0.
-        rate: Price of `rate.per` units.
+        quantity: Whole `rate.unit`s (tokens, core-milliseconds), >= 0.
+        rate: Price of `rate.per` units, e.g. 0.0375 USD per 1_000_000 tokens.
 
     Returns:
         Unrounded amount in `rate.currency`.
@@ -49,22 +55,17 @@ def charge(quantity: int, rate: Rate) -> Fraction:
         NegativeQuantity: a correction voids a record and adds another.
     """
     if quantity < 0:
-        raise NegativeQuantity(f"quantity {quantity} {rate.unit}s; at least 0 is allowed")
+        raise NegativeQuantity(f"quantity {quantity} {rate.unit} is below zero; void the record and add another")
     return Fraction(rate.amount) * quantity / rate.per
 
 
 def round_half_even(amount: Fraction, places: int) -> Decimal:
-    """Round to `places` decimal places, ties to the even digit, exactly (no float, no context precision)."""
-    scaled = round(amount * 10**places)  # Fraction.__round__ is half-even
-    return Decimal(scaled).scaleb(-places) if abs(scaled) < 10**27 else _exact_scale(scaled, places)
-
-
-def _exact_scale(scaled: int, places: int) -> Decimal:
-    """Shift the decimal point without the context's 28 digits, which would round a very large amount."""
-    sign, digits = (1 if scaled < 0 else 0), tuple(int(digit) for digit in str(abs(scaled)))
-    return Decimal((sign, digits, -places))
+    """Round once, to `places` decimal digits (>= 0), ties to the even digit."""
+    # Not `quantize`, whose context would cap the digits of a large amount.
+    scaled = round(amount * 10**places)
+    return Decimal(f"{'-' if scaled < 0 else ''}{abs(scaled)}E-{places}")
 
 
 def decimal_string(amount: Decimal) -> str:
-    """Plain decimal digits, never an exponent."""
-    return f"{amount:f}"
+    """Write an amount without an exponent, digits as they are: 1E+3 becomes "1000", 0.50 stays "0.50"."""
+    return format(amount, "f")

@@ -1,4 +1,4 @@
-"""Resource names (AIP-122) and the ids inside them."""
+"""Resource names (`projects/{project}/endpoints/{endpoint}`) and the ids inside them."""
 
 from __future__ import annotations
 
@@ -6,59 +6,79 @@ import re
 
 from chassis.errors import InvalidArgument
 
-_ID = re.compile(r"[a-z](?:[a-z0-9]|-(?!-))*[a-z0-9]")
+_ID = re.compile(r"[a-z](?:-?[a-z0-9])*")
+_VARIABLE = re.compile(r"\{([a-z_]+)\}")
+# Ids inside names may be looser than those users choose: versions carry dots, uids start with digits.
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}"
 
 
-class ResourcePattern:
-    """One form of name, such as "projects/{project}/endpoints/{endpoint}".
+def check_id(value: str, what: str, *, length_min: int = 3, length_max: int = 32) -> str:
+    """Return the id when it is well formed: lower-case letters, digits and single dashes, a letter first.
 
-    A segment holds 1 to 128 letters, digits, dots, dashes, underscores and tildes; `-` alone is the wildcard of AIP-159.
+    Args:
+        value: The id as the caller gave it.
+        what: What it names, for the message, such as "endpoint name".
+
+    Raises:
+        InvalidArgument: names the value and the limit.
+    """
+    if not length_min <= len(value) <= length_max:
+        noun = "character" if len(value) == 1 else "characters"
+        shown = value if len(value) <= 64 else value[:64] + "…"
+        raise InvalidArgument(
+            f'{what} "{shown}" has {len(value)} {noun}; {length_min} to {length_max} are allowed', field=what
+        )
+    if not _ID.fullmatch(value):
+        raise InvalidArgument(
+            f'{what} "{value}" is malformed; use lower-case letters, digits and single dashes, a letter first '
+            "and no dash last",
+            field=what,
+        )
+    return value
+
+
+class ResourcePattern:
+    """The grammar of one kind of resource name.
+
+    Args:
+        pattern: Collections and variables in turn, such as "projects/{project}/endpoints/{endpoint}".
     """
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
-        parts = re.split(r"\{(\w+)\}", pattern)
+        self.variables: tuple[str, ...] = tuple(_VARIABLE.findall(pattern))
+        if not self.variables:
+            raise ValueError(f'pattern "{pattern}" has no variable')
         self._regex = re.compile(
             "".join(
-                f"(?P<{part}>{_SEGMENT}|-)" if index % 2 else re.escape(part)
-                for index, part in enumerate(parts)
+                f"(?P<{piece}>{_SEGMENT})" if index % 2 else re.escape(piece)
+                for index, piece in enumerate(_VARIABLE.split(pattern))
             )
         )
 
     def parse(self, name: str, field: str = "name") -> dict[str, str]:
-        """The ids inside a name.
+        """Take a name apart.
 
         Raises:
-            InvalidArgument: the name has another form; the message shows both.
+            InvalidArgument: names the value and the expected form.
         """
         match = self._regex.fullmatch(name)
         if match is None:
-            shown = name if len(name) <= 200 else f"{name[:200]}…"
-            raise InvalidArgument(f"{field} {shown!r} is not of the form {self.pattern!r}", field=field)
+            shown = name if len(name) <= 256 else name[:256] + "…"
+            raise InvalidArgument(f'{field} "{shown}" is not of the form "{self.pattern}"', field=field)
         return match.groupdict()
 
-    def format(self, **ids: str) -> str:
-        """The name with these ids."""
-        return self.pattern.format(**ids)
+    def matches(self, name: str) -> bool:
+        """Whether the name is of this kind."""
+        return self._regex.fullmatch(name) is not None
 
+    def format(self, **variables: str) -> str:
+        """Build a name.
 
-def check_id(value: str, what: str, *, length_min: int = 3, length_max: int = 32) -> str:
-    """Return an id that people choose, or say what is wrong with it.
-
-    Allowed: lower-case letters, digits and single dashes, beginning with a letter, not ending with a dash.
-    Source: the naming rule of managed online endpoints, 3 to 32 characters.
-    """
-    if not length_min <= len(value) <= length_max:
-        shown = value if len(value) <= 64 else f"{value[:64]}…"
-        raise InvalidArgument(
-            f"{what} {shown!r} has {len(value)} character{'s' if len(value) != 1 else ''}; "
-            f"{length_min} to {length_max} are allowed",
-            field=what,
-        )
-    if not _ID.fullmatch(value):
-        raise InvalidArgument(
-            f"{what} {value!r}: it begins with a letter and holds lower-case letters, digits and single dashes",
-            field=what,
-        )
-    return value
+        Raises:
+            ValueError: a variable is missing or holds what no name may.
+        """
+        name = self.pattern.format(**variables)
+        if self._regex.fullmatch(name) is None or len(variables) != len(self.variables):
+            raise ValueError(f'{variables} do not fit "{self.pattern}"')
+        return name

@@ -1,0 +1,1 @@
+"""What runs the platform on one machine: the broker, its identities and topology, and their supervisor."""
