@@ -26,31 +26,31 @@ class SystemClock:
     """The machine's clock. CLOCK_BOOTTIME runs through suspends and is not stepped by time services.
 
     Args:
-        wall: Unix time in nanoseconds, read once.
-        boottime: Nanoseconds since boot, suspends included.
+        wall_ns: Unix time in nanoseconds, read once.
+        boottime_ns: Nanoseconds since boot, suspends included.
     """
 
     def __init__(
         self,
-        wall: Callable[[], int] = time.time_ns,
-        boottime: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        wall_ns: Callable[[], int] = time.time_ns,
+        boottime_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
     ) -> None:
-        self._boottime = boottime
-        self._offset_ns = wall() - boottime()
+        self._boottime_ns = boottime_ns
+        self._offset_ns = wall_ns() - boottime_ns()
 
     def now(self) -> datetime:
-        return datetime_from_us((self._offset_ns + self._boottime()) // 1_000)
+        return time_from_us((self._offset_ns + self._boottime_ns()) // 1_000)
 
     def now_ms(self) -> int:
-        return (self._offset_ns + self._boottime()) // 1_000_000
+        return (self._offset_ns + self._boottime_ns()) // 1_000_000
 
 
-def datetime_from_us(time_us: int) -> datetime:
+def time_from_us(time_us: int) -> datetime:
     """The aware UTC instant of Unix microseconds, exact."""
     return _EPOCH + timedelta(microseconds=time_us)
 
 
-def us_from_datetime(instant: datetime) -> int:
+def us_from_time(instant: datetime) -> int:
     """Unix microseconds of an aware instant, exact.
 
     Raises:
@@ -59,3 +59,13 @@ def us_from_datetime(instant: datetime) -> int:
     if instant.tzinfo is None:
         raise ValueError(f"{instant.isoformat()} has no time zone")
     return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def time_from_ms(milliseconds: int) -> datetime:
+    """The aware UTC instant of Unix milliseconds."""
+    return _EPOCH + timedelta(milliseconds=milliseconds)
+
+
+def ms_from_time(instant: datetime) -> int:
+    """Whole Unix milliseconds of an aware instant, rounded down."""
+    return us_from_time(instant) // 1_000

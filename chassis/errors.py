@@ -1,60 +1,51 @@
-"""Errors the platform tells its callers, each with a stable reason listed in docs/errors.md."""
+"""Errors as values that every face (gRPC, REST, CLI) can show: what was wrong, the limit, the way out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import ClassVar
 
 
 class Code(Enum):
-    """gRPC status codes, by their numbers on the wire."""
+    """Canonical gRPC codes by name, without importing gRPC; the value is the HTTP status they map to."""
 
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    UNAUTHENTICATED = 16
+    INVALID_ARGUMENT = (400, 3)
+    UNAUTHENTICATED = (401, 16)
+    PERMISSION_DENIED = (403, 7)
+    NOT_FOUND = (404, 5)
+    DEADLINE_EXCEEDED = (408, 4)
+    ALREADY_EXISTS = (409, 6)
+    ABORTED = (409, 10)
+    FAILED_PRECONDITION = (409, 9)
+    OUT_OF_RANGE = (400, 11)
+    RESOURCE_EXHAUSTED = (429, 8)
+    INTERNAL = (500, 13)
+    UNIMPLEMENTED = (501, 12)
+    UNAVAILABLE = (503, 14)
 
+    @property
+    def http_status(self) -> int:
+        return self.value[0]
 
-_HTTP_STATUS = {
-    Code.INVALID_ARGUMENT: 400,
-    Code.OUT_OF_RANGE: 400,
-    Code.FAILED_PRECONDITION: 400,
-    Code.UNAUTHENTICATED: 401,
-    Code.PERMISSION_DENIED: 403,
-    Code.NOT_FOUND: 404,
-    Code.ALREADY_EXISTS: 409,
-    Code.ABORTED: 409,
-    Code.RESOURCE_EXHAUSTED: 429,
-    Code.INTERNAL: 500,
-    Code.UNIMPLEMENTED: 501,
-    Code.UNAVAILABLE: 503,
-    Code.DEADLINE_EXCEEDED: 504,
-}
+    @property
+    def grpc_number(self) -> int:
+        return self.value[1]
 
 
 class Problem(Exception):
-    """What went wrong, told to the caller. Subclasses set `code` and `reason`.
+    """An expected error. Subclasses set `code` and `reason`; docs/errors.md lists every reason.
 
     Args:
-        message: Names the value, the limit and the way out; never a credential, prompt or completion.
-        metadata: Machine-readable facts for `ErrorInfo.metadata`.
-        field: Path of the request field that is wrong, such as "endpoint.display_name".
-        retry_after_s: When trying again may help, seconds from now.
+        message: One or two sentences with the value, the limit and the way out; never a credential, a prompt or a
+            completion.
+        metadata: Machine-readable details, such as {"limit": "50"}.
+        field: Path of the request field at fault, where there is one.
+        retry_after_s: When a repeat may succeed, in seconds.
     """
 
-    code: ClassVar[Code] = Code.INTERNAL
-    reason: ClassVar[str] = "INTERNAL"
-    http: ClassVar[int | None] = None  # overrides the HTTP status that follows from `code`
+    code: Code = Code.INTERNAL
+    reason: str = "INTERNAL"
+    http: int | None = None
 
     def __init__(
         self,
@@ -66,74 +57,95 @@ class Problem(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.metadata: dict[str, str] = dict(metadata or {})
+        self.metadata = dict(metadata or {})
         self.field = field
         self.retry_after_s = retry_after_s
 
 
 def http_status(problem: Problem) -> int:
-    """The HTTP status a REST face answers with."""
-    return problem.http or _HTTP_STATUS[problem.code]
+    """The HTTP status of a problem: its own, or its code's."""
+    return problem.http if problem.http is not None else problem.code.http_status
+
+
+class InternalProblem(Problem):
+    """A bug or a broken part of the platform."""
+
+    code = Code.INTERNAL
+    reason = "INTERNAL"
 
 
 class InvalidArgument(Problem):
-    """A field of the request is malformed or out of its limits."""
+    """A field's value is not allowed, whatever the state of the platform."""
 
     code = Code.INVALID_ARGUMENT
     reason = "INVALID_ARGUMENT"
 
 
 class NotFound(Problem):
-    """Nothing has that name, or the caller may not know of it."""
+    """The named thing does not exist."""
 
     code = Code.NOT_FOUND
     reason = "NOT_FOUND"
 
 
 class AlreadyExists(Problem):
-    """Something else has that name."""
+    """The name is taken."""
 
     code = Code.ALREADY_EXISTS
     reason = "ALREADY_EXISTS"
 
 
 class PermissionDenied(Problem):
-    """The caller is known and lacks the role."""
+    """The caller may not do this, or the project does not exist: both answer alike."""
 
     code = Code.PERMISSION_DENIED
     reason = "PERMISSION_DENIED"
 
 
 class Unauthenticated(Problem):
-    """No valid credential came with the request."""
+    """No credential, or one that is not valid."""
 
     code = Code.UNAUTHENTICATED
     reason = "UNAUTHENTICATED"
 
 
 class EtagMismatch(Problem):
-    """The resource changed since the caller read it; read it again."""
+    """The resource changed since it was read."""
 
     code = Code.ABORTED
     reason = "ETAG_MISMATCH"
 
 
 class PageTokenInvalid(Problem):
-    """The page token is malformed or was made by another request."""
+    """A page token that was made for another request, or not by this service."""
 
     code = Code.INVALID_ARGUMENT
     reason = "PAGE_TOKEN_INVALID"
 
 
 class RequestIdReused(Problem):
-    """The request id came before with other content."""
+    """The request id was used before with another request."""
 
     code = Code.ALREADY_EXISTS
     reason = "REQUEST_ID_REUSED"
 
 
 class DependencyUnavailable(Problem):
-    """A service, broker or database that is needed does not answer; safe to retry."""
+    """Another service or a broker is away; nothing was changed."""
 
     code = Code.UNAVAILABLE
     reason = "DEPENDENCY_UNAVAILABLE"
+
+
+class DeadlineExceeded(Problem):
+    """The caller's deadline, or the platform's own limit, passed."""
+
+    code = Code.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+
+
+class LimitReached(Problem):
+    """A count, rate or size limit is reached for now."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "LIMIT_REACHED"

@@ -5,43 +5,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from chassis.errors import Code, Problem
 from chassis.ids import new_uid
 
-if TYPE_CHECKING:
-    from google.protobuf.message import Message
+M = TypeVar("M", bound=Message)
 
 NO_PROJECT = "_"
 SEQUENCE_MAX = (1 << 63) - 1
 _SEQUENCE_BYTES = 8
 
 
-class EventInvalid(Problem):
+class EventMalformed(Problem):
     """A message on the broker is no event of the platform."""
 
     code = Code.INVALID_ARGUMENT
-    reason = "EVENT_INVALID"
+    reason = "EVENT_MALFORMED"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """A thin fact that something happened.
 
     Attributes:
-        subject_owner: The service that owns the fact, such as "deploy".
+        owner: The service that owns the fact, such as "deploy".
         resource: What it is about, such as "instance".
         action: Past participle, such as "allocated"; words joined by dashes.
         project_uid: The project it belongs to, or None.
         type: Full name of the protobuf message in `data`.
         aggregate_uid: Immutable id of the thing it is about.
         sequence: Position among the events of its aggregate, >= 0; order-sensitive handlers compare it.
-        id: Same as the outbox row, `Nats-Msg-Id` and the inbox row.
         time: When it happened, aware.
+        id: Same as the outbox row, `Nats-Msg-Id` and the inbox row.
     """
 
-    subject_owner: str
+    owner: str
     resource: str
     action: str
     project_uid: str | None
@@ -49,14 +50,14 @@ class Event:
     data: bytes
     aggregate_uid: str
     sequence: int
+    time: datetime
     id: str = field(default_factory=new_uid)
-    time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def subject(self) -> str:
         """`modelyard.<owner>.v1.<resource>.<action>.<project uid or _>`"""
         project = self.project_uid or NO_PROJECT
-        return f"modelyard.{self.subject_owner}.v1.{self.resource}.{self.action}.{project}"
+        return f"modelyard.{self.owner}.v1.{self.resource}.{self.action}.{project}"
 
     def headers(self) -> dict[str, str]:
         """What travels beside the body."""
@@ -64,7 +65,7 @@ class Event:
             "ce-specversion": "1.0",
             "ce-id": self.id,
             "ce-type": self.type,
-            "ce-source": f"modelyard.{self.subject_owner}",
+            "ce-source": f"modelyard.{self.owner}",
             "ce-subject": self.aggregate_uid,
             "ce-time": self.time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "ce-sequence": str(self.sequence),
@@ -95,9 +96,9 @@ def published_event(
     sequence: int,
     time: datetime,
 ) -> Event:
-    """Wrap a protobuf message as a new event."""
+    """Wrap a protobuf message as a new event; equal messages have equal bytes."""
     return Event(
-        subject_owner=owner,
+        owner=owner,
         resource=resource,
         action=action,
         project_uid=project_uid,
@@ -113,7 +114,7 @@ def event_from_message(message: BrokerMessage) -> Event:
     """Read an event back.
 
     Raises:
-        EventInvalid: a header is missing or malformed, or the subject has another form.
+        EventMalformed: a header is missing or malformed, or the subject has another form.
     """
     return event_from_parts(message.subject, message.headers or {}, message.data)
 
@@ -122,16 +123,16 @@ def event_from_parts(subject: str, headers: Mapping[str, str], data: bytes) -> E
     """Read an event from its subject, headers and body, as a dead letter keeps them.
 
     Raises:
-        EventInvalid: a header is missing or malformed, or the subject has another form.
+        EventMalformed: a header is missing or malformed, or the subject has another form.
     """
     tokens = subject.split(".")
     if len(tokens) != 6 or tokens[0] != "modelyard" or tokens[2] != "v1":
-        raise EventInvalid(
+        raise EventMalformed(
             f'subject "{subject}" is not of the form modelyard.<owner>.v1.<resource>.<action>.<project>'
         )
     try:
         return Event(
-            subject_owner=tokens[1],
+            owner=tokens[1],
             resource=tokens[3],
             action=tokens[4],
             project_uid=None if tokens[5] == NO_PROJECT else tokens[5],
@@ -143,12 +144,29 @@ def event_from_parts(subject: str, headers: Mapping[str, str], data: bytes) -> E
             time=datetime.fromisoformat(headers["ce-time"]),
         )
     except KeyError as err:
-        raise EventInvalid(f'message on "{subject}" has no header {err}') from err
+        raise EventMalformed(f'message on "{subject}" has no header {err}') from err
     except ValueError as err:
-        raise EventInvalid(f'message on "{subject}" has a malformed header: {err}') from err
+        raise EventMalformed(f'message on "{subject}" has a malformed header: {err}') from err
 
 
-@dataclass(frozen=True)
+def decode_event(event: Event, message_type: type[M]) -> M:
+    """The event's body as its protobuf message.
+
+    Raises:
+        EventMalformed: it is of another type, or does not decode.
+    """
+    expected = message_type.DESCRIPTOR.full_name
+    if event.type != expected:
+        raise EventMalformed(f"event {event.id} is a {event.type}; {expected} was expected")
+    try:
+        return message_type.FromString(event.data)
+    except DecodeError as err:
+        raise EventMalformed(
+            f"event {event.id} ({event.type}, {len(event.data)} bytes) does not decode"
+        ) from err
+
+
+@dataclass(frozen=True, slots=True)
 class Projection:
     """The state of one key in a key-value bucket.
 
@@ -174,8 +192,8 @@ def decode_projection(framed: bytes) -> tuple[int, bytes]:
     """The sequence and the payload of a framed value.
 
     Raises:
-        EventInvalid: shorter than a frame.
+        EventMalformed: shorter than a frame.
     """
     if len(framed) < _SEQUENCE_BYTES:
-        raise EventInvalid(f"projection has {len(framed)} bytes; at least {_SEQUENCE_BYTES} are needed")
+        raise EventMalformed(f"projection has {len(framed)} bytes; at least {_SEQUENCE_BYTES} are needed")
     return int.from_bytes(framed[:_SEQUENCE_BYTES], "big"), framed[_SEQUENCE_BYTES:]

@@ -37,22 +37,22 @@ class _Sequence:
 _SEQUENCE = _Sequence()
 
 
-def new_uid(time_ms: int | None = None) -> str:
+def new_uid(now_ms: int | None = None) -> str:
     """Make a UUIDv7 (RFC 9562), lower case with hyphens.
 
-    Within a process ids made without `time_ms` sort in the order they were made.
+    Within a process ids made without `now_ms` sort in the order they were made.
 
     Args:
-        time_ms: Unix milliseconds to stamp it with, 0 to 2^48 - 1; the wall clock when None.
+        now_ms: Unix milliseconds to stamp it with, 0 to 2^48 - 1; the wall clock when None.
     """
-    if time_ms is None:
-        time_ms, counter = _SEQUENCE.take()
+    if now_ms is None:
+        now_ms, counter = _SEQUENCE.take()
     else:
-        if not 0 <= time_ms < 1 << 48:
-            raise ValueError(f"time {time_ms} ms does not fit a UUIDv7; 0 to 2^48 - 1 does")
+        if not 0 <= now_ms < 1 << 48:
+            raise ValueError(f"time {now_ms} ms does not fit a UUIDv7; 0 to 2^48 - 1 does")
         counter = int.from_bytes(os.urandom(2)) % _COUNTER_END
     tail = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
-    return str(uuid.UUID(int=time_ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | tail))
+    return str(uuid.UUID(int=now_ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | tail))
 
 
 def uid_time_ms(uid: str) -> int:

@@ -16,7 +16,7 @@ class NegativeQuantity(Problem):
     reason = "NEGATIVE_QUANTITY"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rate:
     """Price of `per` whole units.
 
@@ -55,7 +55,9 @@ def charge(quantity: int, rate: Rate) -> Fraction:
         NegativeQuantity: a correction voids a record and adds another.
     """
     if quantity < 0:
-        raise NegativeQuantity(f"quantity {quantity} {rate.unit} is below zero; void the record and add another")
+        raise NegativeQuantity(
+            f"quantity {quantity} {rate.unit} is below zero; void the record and add another"
+        )
     return Fraction(rate.amount) * quantity / rate.per
 
 

@@ -30,15 +30,15 @@ def check_id(value: str, what: str, *, length_min: int = 3, length_max: int = 32
         )
     if not _ID.fullmatch(value):
         raise InvalidArgument(
-            f'{what} "{value}" is malformed; use lower-case letters, digits and single dashes, a letter first '
-            "and no dash last",
+            f'{what} "{value}" is malformed; use lower-case letters, digits and single dashes, '
+            "a letter first and no dash last",
             field=what,
         )
     return value
 
 
 class ResourcePattern:
-    """The grammar of one kind of resource name.
+    """The grammar of one kind of resource name (AIP-122); `-` alone in a segment is the wildcard of AIP-159.
 
     Args:
         pattern: Collections and variables in turn, such as "projects/{project}/endpoints/{endpoint}".
@@ -51,7 +51,7 @@ class ResourcePattern:
             raise ValueError(f'pattern "{pattern}" has no variable')
         self._regex = re.compile(
             "".join(
-                f"(?P<{piece}>{_SEGMENT})" if index % 2 else re.escape(piece)
+                f"(?P<{piece}>{_SEGMENT}|-)" if index % 2 else re.escape(piece)
                 for index, piece in enumerate(_VARIABLE.split(pattern))
             )
         )

@@ -10,19 +10,23 @@ from collections.abc import Sequence
 
 from chassis.errors import InvalidArgument, PageTokenInvalid
 
+Position = list[str | int]
+
 PAGE_SIZE_DEFAULT = 50
 PAGE_SIZE_MAX = 1000
 _TOKEN_LENGTH_MAX = 2048
 
 
-def page_size(requested: int, default: int = PAGE_SIZE_DEFAULT, maximum: int = PAGE_SIZE_MAX) -> int:
+def page_size(requested: int, *, default: int = PAGE_SIZE_DEFAULT, maximum: int = PAGE_SIZE_MAX) -> int:
     """How many items a page holds: 0 asks for the default, more than the maximum gets the maximum (AIP-158).
 
     Raises:
         InvalidArgument: the requested size is below zero.
     """
     if requested < 0:
-        raise InvalidArgument(f"page size {requested} is below zero; 0 to {maximum} are allowed", field="page_size")
+        raise InvalidArgument(
+            f"page size {requested} is below zero; 0 to {maximum} are allowed", field="page_size"
+        )
     return min(requested or default, maximum)
 
 
@@ -37,7 +41,7 @@ def page_token_encode(scope: str, position: Sequence[str | int]) -> str:
     return base64.urlsafe_b64encode(body).decode().rstrip("=")
 
 
-def page_token_decode(token: str, scope: str) -> list[str | int]:
+def page_token_decode(token: str, scope: str) -> Position:
     """The position inside a token; empty for an empty token, which asks for the first page.
 
     Raises:
@@ -48,13 +52,14 @@ def page_token_decode(token: str, scope: str) -> list[str | int]:
     digest, *position = _decoded(token)
     if digest != _scope_digest(scope):
         raise PageTokenInvalid(
-            "page token was made by another request; repeat the filters of the first page or leave the token empty",
+            "page token was made by another request; keep the filters of the first page, or begin again "
+            "without a token",
             field="page_token",
         )
     return position
 
 
-def _decoded(token: str) -> list[str | int]:
+def _decoded(token: str) -> Position:
     malformed = PageTokenInvalid(
         "page token is malformed; send next_page_token as it came, or leave it empty", field="page_token"
     )
