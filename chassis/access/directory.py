@@ -1,0 +1,55 @@
+"""Which principal has which role in which project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from modelyard.type.v1 import access_pb2
+
+from chassis.bus import BucketWatch, Bus
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectRoles:
+    """Roles in one project, by principal, as numbers of `modelyard.type.v1.Role`."""
+
+    project_uid: str
+    project: str
+    roles: Mapping[str, int]
+
+
+class RoleDirectory(Protocol):
+    """Where a service looks roles up."""
+
+    async def find_project(self, project: str) -> ProjectRoles | None:
+        """By name or uid."""
+        ...
+
+
+class BucketRoleDirectory:
+    """Roles from the `projects` bucket; for every service but the one that owns them."""
+
+    BUCKET = "projects"
+
+    def __init__(self, bus: Bus) -> None:
+        self._by_uid: dict[str, ProjectRoles] = {}
+        self._by_name: dict[str, ProjectRoles] = {}
+        self.watch: BucketWatch = bus.watch_bucket(self.BUCKET, self._changed)
+
+    async def find_project(self, project: str) -> ProjectRoles | None:
+        return self._by_name.get(project) or self._by_uid.get(project)
+
+    def _changed(self, key: str, value: bytes | None, _sequence: int) -> None:
+        known = self._by_uid.pop(key, None)
+        if known is not None and self._by_name.get(known.project) is known:
+            del self._by_name[known.project]
+        if value is None:
+            return
+        access = access_pb2.ProjectAccess.FromString(value)
+        roles = ProjectRoles(
+            access.project_uid, access.project, {member.principal: member.role for member in access.members}
+        )
+        self._by_uid[roles.project_uid] = roles
+        self._by_name[roles.project] = roles

@@ -1,0 +1,130 @@
+"""The life of a service process: start, supervised tasks, ready file, clean stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from chassis.clock import Clock, SystemClock
+from chassis.settings import ServiceSettings
+from chassis.telemetry import configure_logging, get_logger
+
+log = get_logger(__name__)
+
+
+class ServiceContext:
+    """What a service's main has at hand."""
+
+    def __init__(self, name: str, settings: ServiceSettings) -> None:
+        self.name = name
+        self.settings = settings
+        self.clock: Clock = SystemClock()
+        self.stop_event = asyncio.Event()
+        self.failed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run a task for the service's life; one that ends by an error ends the service, loudly."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self.failed = True
+        log.error("task ended the service", task=task.get_name(), error=f"{type(error).__name__}: {error}")
+        logging_traceback(error)
+        self.stop_event.set()
+
+    def ready(self, addresses: dict[str, str]) -> None:
+        """Say where the service answers."""
+        facts = {"service": self.name, "pid": os.getpid(), **addresses}
+        if self.settings.ready_file is not None:
+            write_atomically(self.settings.ready_file, json.dumps(facts))
+        log.info("ready", **facts)
+
+    async def close(self) -> None:
+        """Cancel what still runs and wait for it."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def logging_traceback(error: BaseException) -> None:
+    """Log where an error came from."""
+    try:
+        raise error
+    except BaseException:  # noqa: BLE001 - raised one line above, only to be logged with its traceback
+        log.exception("traceback")
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace a file as a whole: readers see the old text or the new one, never half; durable on return."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        os.fchmod(handle, mode)
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def run_service(name: str, settings: ServiceSettings, main: Callable[[ServiceContext], Awaitable[None]]) -> None:
+    """Run a service until a signal, the end of its parent, or the failure of one of its tasks; then exit.
+
+    `main` starts everything, calls `ready` and waits for `stop_event`; it cleans up what it started.
+    """
+    configure_logging(name, settings.log_level)
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def live() -> bool:
+        context = ServiceContext(name, settings)
+        loop = asyncio.get_running_loop()
+        for caught in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(caught, context.stop_event.set)
+        if parent := os.environ.get("MODELYARD_PARENT_PID"):
+            context.spawn(_stop_with_parent(context, int(parent)), "parent watch")
+        try:
+            await main(context)
+        finally:
+            await context.close()
+        return context.failed
+
+    try:
+        failed = uvloop.run(live())
+    except Exception as error:  # noqa: BLE001 - the last place that can say why the process ends
+        log.error("service failed", error=f"{type(error).__name__}: {error}")
+        logging_traceback(error)
+        failed = True
+    sys.exit(1 if failed else 0)
+
+
+async def _stop_with_parent(context: ServiceContext, parent: int) -> None:
+    """A supervisor that was killed cannot stop its services, so they look for it."""
+    while os.getppid() == parent:
+        await asyncio.sleep(1.0)
+    log.warning("the supervisor is gone; stopping", parent=parent)
+    context.stop_event.set()
