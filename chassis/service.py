@@ -67,7 +67,7 @@ def logging_traceback(error: BaseException) -> None:
     """Log where an error came from."""
     try:
         raise error
-    except BaseException:  # noqa: BLE001 - raised one line above, only to be logged with its traceback
+    except BaseException:
         log.exception("traceback")
 
 
@@ -92,7 +92,9 @@ def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
         os.close(folder)
 
 
-def run_service(name: str, settings: ServiceSettings, main: Callable[[ServiceContext], Awaitable[None]]) -> None:
+def run_service(
+    name: str, settings: ServiceSettings, main: Callable[[ServiceContext], Awaitable[None]]
+) -> None:
     """Run a service until a signal, the end of its parent, or the failure of one of its tasks; then exit.
 
     `main` starts everything, calls `ready` and waits for `stop_event`; it cleans up what it started.

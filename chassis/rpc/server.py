@@ -1,0 +1,245 @@
+"""A gRPC server that knows its callers, answers errors in full, and stops gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from chassis.access.caller import set_current_caller
+from chassis.access.policy import AccessPolicy
+from chassis.errors import InternalProblem, Problem
+from chassis.ids import new_uid
+from chassis.rpc.status import status_from_problem
+from chassis.settings import ServiceSettings
+from chassis.telemetry import get_logger, request_id, span
+
+log = get_logger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class ListenerRefused(Exception):
+    """An address that would leave the machine in clear text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Certificate chain and private key, PEM files."""
+
+    certificate_file: Path
+    key_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ServedService:
+    """One servicer, how it is added, and its full name, such as "modelyard.deploy.v1.DeployService"."""
+
+    name: str
+    add: Callable[[Any, grpc.aio.Server], None]
+    servicer: Any
+
+
+def tls_from_settings(settings: ServiceSettings) -> Tls | None:
+    """TLS when both files are set."""
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        return None
+    return Tls(settings.tls_certificate_file, settings.tls_key_file)
+
+
+def check_listener(address: str, *, has_tls: bool, insecure: bool) -> None:
+    """Refuse an address beyond loopback without TLS.
+
+    Raises:
+        ListenerRefused: naming the address and the way out.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not (loopback or has_tls or insecure):
+        raise ListenerRefused(
+            f"{address} is not loopback and has no TLS; set tls_certificate_file and tls_key_file, or insecure=true to "
+            "accept clear text"
+        )
+
+
+class RpcServer:
+    """Serves services at one address, with health and reflection.
+
+    Args:
+        address: `host:port`; port 0 takes a free one, see `port`.
+        services: What is served; each method must have an access rule.
+        message_bytes_max: Largest request or response.
+        concurrent_rpcs_max: More than this many at once are refused with RESOURCE_EXHAUSTED.
+        deadline_s_default: Deadline of a unary call that came without one.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        services: Sequence[ServedService],
+        access: AccessPolicy,
+        *,
+        tls: Tls | None = None,
+        insecure: bool = False,
+        message_bytes_max: int = 8 * 1024 * 1024,
+        concurrent_rpcs_max: int = 1000,
+        deadline_s_default: float = 60.0,
+    ) -> None:
+        check_listener(address, has_tls=tls is not None, insecure=insecure)
+        access.learn(served.name for served in services)
+        self._server = grpc.aio.server(
+            interceptors=[_Guard(access, deadline_s_default)],
+            maximum_concurrent_rpcs=concurrent_rpcs_max,
+            options=[
+                ("grpc.max_receive_message_length", message_bytes_max),
+                ("grpc.max_send_message_length", message_bytes_max),
+                ("grpc.so_reuseport", 0),
+                ("grpc.keepalive_time_ms", 30_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        self._health = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._names = [served.name for served in services]
+        reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self._server)
+        for served in services:
+            served.add(served.servicer, self._server)
+        self._host = address.rpartition(":")[0]
+        if tls is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            credentials = grpc.ssl_server_credentials(
+                [(tls.key_file.read_bytes(), tls.certificate_file.read_bytes())]
+            )
+            self.port = self._server.add_secure_port(address, credentials)
+
+    @classmethod
+    def from_settings(
+        cls, settings: ServiceSettings, services: Sequence[ServedService], access: AccessPolicy
+    ) -> RpcServer:
+        """A server with a service's own limits."""
+        return cls(
+            settings.grpc_address,
+            services,
+            access,
+            tls=tls_from_settings(settings),
+            insecure=settings.insecure,
+            message_bytes_max=settings.grpc_message_bytes_max,
+            concurrent_rpcs_max=settings.grpc_concurrent_rpcs_max,
+            deadline_s_default=settings.grpc_deadline_s_default,
+        )
+
+    @property
+    def address(self) -> str:
+        return f"{self._host}:{self.port}"
+
+    async def start(self) -> None:
+        """Serve, and say so in health."""
+        await self._server.start()
+        for name in ("", *self._names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take nothing new, let calls finish for `grace_s` seconds, then cut them."""
+        with contextlib.suppress(Exception):
+            await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+
+class _Guard(grpc.aio.ServerInterceptor):
+    """Around every call: request id, access, deadline, errors."""
+
+    def __init__(self, access: AccessPolicy, deadline_s_default: float) -> None:
+        self._access = access
+        self._deadline_s_default = deadline_s_default
+
+    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        handler = await continuation(details)
+        if handler is None or (handler.request_streaming and not handler.response_streaming):
+            return handler
+        method: str = details.method
+        metadata = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
+
+        async def enter(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            given = metadata.get("x-request-id", "")
+            request_id.set(given if _REQUEST_ID.fullmatch(given) else new_uid())
+            await context.send_initial_metadata((("x-request-id", request_id.get()),))
+            rule = self._access.rule(method)
+            if rule is None:
+                return
+            caller = await self._access.authenticate(rule, metadata)
+            if request is not None:
+                caller = await self._access.authorize(rule, caller, request)
+            set_current_caller(caller)
+
+        async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            async with _answering(method, context):
+                await enter(request, context)
+                limit_s = None if context.time_remaining() else self._deadline_s_default
+                async with asyncio.timeout(limit_s):
+                    return await handler.unary_unary(request, context)
+
+        async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            async with _answering(method, context):
+                await enter(request, context)
+                async with contextlib.aclosing(handler.unary_stream(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+
+        async def both(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+            async with _answering(method, context):
+                await enter(None, context)
+                async with contextlib.aclosing(handler.stream_stream(requests, context)) as responses:
+                    async for response in responses:
+                        yield response
+
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.request_streaming:
+            # Reflection is the one bidirectional method that everyone may call; its handler is left as it is.
+            if self._access.rule(method) is None:
+                return handler
+            return grpc.stream_stream_rpc_method_handler(both, **codec)
+        if handler.response_streaming:
+            if self._access.rule(method) is None:
+                return handler
+            return grpc.unary_stream_rpc_method_handler(stream, **codec)
+        return grpc.unary_unary_rpc_method_handler(unary, **codec)
+
+
+@contextlib.asynccontextmanager
+async def _answering(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """Turn what a handler raises into a status; what nobody expected is logged and named by its request id only."""
+    try:
+        with span("rpc", method=method):
+            yield
+    except Problem as problem:
+        log.info("refused", method=method, reason=problem.reason, error=problem.message)
+        await context.abort_with_status(status_from_problem(problem))
+    except TimeoutError:
+        await context.abort(
+            grpc.StatusCode.DEADLINE_EXCEEDED, "the call took longer than the server's own limit"
+        )
+    except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
+        raise
+    except Exception:
+        log.exception("call failed", method=method)
+        broken = InternalProblem(
+            f"something broke on our side; the log has it under request id {request_id.get()}"
+        )
+        await context.abort_with_status(status_from_problem(broken))
