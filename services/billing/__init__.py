@@ -1,0 +1,1 @@
+"""Billing: prices, quotes, the ledger and the bill. See README.md."""

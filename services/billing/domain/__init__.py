@@ -1,0 +1,1 @@
+"""Rules of prices, records, windows and bills; no I/O."""

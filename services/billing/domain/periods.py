@@ -1,0 +1,36 @@
+"""Billing periods: UTC months, open or closed."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from services.billing.domain.errors import PeriodInvalid
+
+_PERIOD = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])")
+
+
+def period_of(moment: datetime) -> str:
+    """The month a UTC moment lies in, `YYYY-MM`."""
+    return f"{moment.year:04d}-{moment.month:02d}"
+
+
+def check_period(period: str, now: datetime) -> str:
+    """A period as a caller names it; empty means the running one.
+
+    Raises:
+        PeriodInvalid: not of the form `YYYY-MM`.
+    """
+    if not period:
+        return period_of(now)
+    if not _PERIOD.fullmatch(period):
+        raise PeriodInvalid(f"period {period[:20]!r} is not a month of the form 'YYYY-MM'", field="period")
+    return period
+
+
+def posting_period(occurred: str, now: str, closed: set[str]) -> tuple[str, bool]:
+    """The period a record is stamped with for ever, and whether it is a correction.
+
+    It is the period of its occurrence while that is open, else the running one.
+    """
+    return (now, True) if occurred in closed else (occurred, False)

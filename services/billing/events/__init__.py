@@ -1,0 +1,1 @@
+"""What billing publishes and consumes."""
