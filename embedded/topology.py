@@ -71,6 +71,7 @@ class DurableConsumer:
 CONSUMERS = (
     DurableConsumer("billing", "DEPLOY", "billing-instances", "modelyard.deploy.v1.instance.*.*"),
     DurableConsumer("billing", "DEPLOY", "billing-projects", "modelyard.deploy.v1.project.created.*"),
+    DurableConsumer("billing", "DEPLOY", "billing-deployments", "modelyard.deploy.v1.deployment.changed.*"),
     DurableConsumer("billing", "USAGE", "billing-usage", "modelyard.inference.v1.usage.recorded.>"),
     DurableConsumer("deploy", "CATALOG", "deploy-lifecycle", "modelyard.catalog.v1.version.lifecycle-changed.*"),
 )
