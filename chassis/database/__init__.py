@@ -1,7 +1,7 @@
 """One database a service: units of work, column types, the chassis' own tables and migrations."""
 
 from chassis.database.columns import ExactDecimal, UtcTime
-from chassis.database.engine import Database, UnitOfWork
+from chassis.database.engine import DATABASE_ERRORS, Database, UnitOfWork
 from chassis.database.tables import ChassisTables, chassis_tables
 
-__all__ = ["ChassisTables", "Database", "ExactDecimal", "UnitOfWork", "UtcTime", "chassis_tables"]
+__all__ = ["DATABASE_ERRORS", "ChassisTables", "Database", "ExactDecimal", "UnitOfWork", "UtcTime", "chassis_tables"]

@@ -6,28 +6,36 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Row, Select, Table, event, insert
+from sqlalchemy import Column, Row, Select, Table, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlmodel.ext.asyncio.session import AsyncSession
 
+from chassis.database.connections import sqlite_engine
+from chassis.database.migrations import migrate
+from chassis.database.session import Session
 from chassis.database.tables import ChassisTables
 from chassis.events import Event, Projection, encode_projection
 from chassis.ids import new_uid
 
 Statement = TypeVar("Statement", bound=Select[Any])
 
+# What a database that is away or overloaded raises; drivers let some socket errors through.
+DATABASE_ERRORS = (SQLAlchemyError, OSError)
+
 
 class UnitOfWork:
     """One transaction. What it emits is published if and only if it commits.
 
-    Never await the network while one is open: on SQLite every other writer waits for it.
+    Never await the network while one is open: on SQLite every other writer waits for it, on PostgreSQL its
+    locks are held meanwhile.
     """
 
-    def __init__(self, database: Database, session: AsyncSession) -> None:
+    def __init__(self, database: Database, session: Session) -> None:
         self._database = database
         self.session = session
         self._outbox: list[dict[str, Any]] = []
@@ -71,60 +79,75 @@ class Database:
     Args:
         url: `sqlite+aiosqlite:///path` or `postgresql+asyncpg://…`.
         tables: The chassis' tables in the service's metadata.
-        pool_size_max: Connections kept to PostgreSQL; SQLite has one writer and as many readers.
+        pool_size_max: Connections kept to PostgreSQL, or readers of a SQLite file beside its one writer.
+        pool_timeout_s: How long to wait for a connection before giving up.
         busy_timeout_ms: How long SQLite waits for another process' lock.
     """
 
     def __init__(
-        self, url: str, tables: ChassisTables, *, pool_size_max: int = 10, busy_timeout_ms: int = 10_000
+        self,
+        url: str,
+        tables: ChassisTables,
+        *,
+        pool_size_max: int = 10,
+        pool_timeout_s: float = 30.0,
+        busy_timeout_ms: int = 10_000,
     ) -> None:
         self.url = url
         self.tables = tables
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         self.outbox_signal = asyncio.Event()
-        self._writer = asyncio.Lock()
+        self._writing = _WriterQueue() if self.is_sqlite else None
         if self.is_sqlite:
-            self._engine = create_async_engine(url, connect_args={"autocommit": True})
-            _prepare_sqlite(self._engine.sync_engine, busy_timeout_ms)
-        else:
-            self._engine = create_async_engine(
-                url, pool_size=pool_size_max, max_overflow=0, pool_pre_ping=True, isolation_level="READ COMMITTED"
+            self._writers = sqlite_engine(url, busy_timeout_ms=busy_timeout_ms, pool_size=1, max_overflow=0)
+            self._readers = sqlite_engine(
+                url,
+                busy_timeout_ms=busy_timeout_ms,
+                read_only=True,
+                pool_size=pool_size_max,
+                max_overflow=0,
+                pool_timeout=pool_timeout_s,
             )
+        else:
+            self._writers = create_async_engine(
+                url,
+                pool_size=pool_size_max,
+                max_overflow=0,
+                pool_timeout=pool_timeout_s,
+                pool_pre_ping=True,  # finds out that the server was restarted before a statement does
+                isolation_level="READ COMMITTED",
+            )
+            self._readers = self._writers.execution_options(postgresql_readonly=True)
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncIterator[UnitOfWork]:
-        """Commit at the end of the block, roll back when it raises; application code never commits."""
-        if not self.is_sqlite:
+        """Commit at the end of the block, roll back when it raises; application code never commits.
+
+        Raises:
+            RuntimeError: opened inside another one by the same task, which SQLite could never grant.
+        """
+        if self._writing is None:
             async with self._transaction() as uow:
                 yield uow
             return
-        # SQLite has one writer: queueing here is fair, its own busy handler is not.
-        async with self._writer, self._transaction() as uow:
+        async with self._writing.turn(), self._transaction() as uow:
             yield uow
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[UnitOfWork]:
-        async with self._session(write=True) as session:
+        async with Session(self._writers, expire_on_commit=False) as session:
             uow = UnitOfWork(self, session)
             yield uow
-            published = await uow._flush_outbox()
+            emitted = await uow._flush_outbox()
             await session.commit()
-        if published:
+        if emitted:
             self.outbox_signal.set()
 
     @asynccontextmanager
-    async def reader(self) -> AsyncIterator[AsyncSession]:
-        """A consistent read; what it changes is rolled back."""
-        async with self._session(write=False) as session:
+    async def reader(self) -> AsyncIterator[Session]:
+        """Read only: the database refuses to write. On SQLite all reads of the block see one state."""
+        async with Session(self._readers, expire_on_commit=False) as session:
             yield session
-            await session.rollback()
-
-    @asynccontextmanager
-    async def _session(self, *, write: bool) -> AsyncIterator[AsyncSession]:
-        async with self._engine.connect() as connection:
-            await connection.execution_options(modelyard_write=write)
-            async with AsyncSession(connection, expire_on_commit=False) as session:
-                yield session
 
     def locking(self, statement: Statement) -> Statement:
         """What a decision reads is loaded `for update`; a SQLite writer holds the only lock there is."""
@@ -139,7 +162,11 @@ class Database:
         returning: Sequence[Column[Any]],
         chunk_rows: int = 1000,
     ) -> list[Row[Any]]:
-        """Insert what is not there yet (by any unique key); return these columns of the rows that were added."""
+        """Insert what is not there yet (by any unique key).
+
+        Returns:
+            These columns of the rows that were added, in no particular order.
+        """
         dialect = sqlite if self.is_sqlite else postgresql
         statement = dialect.insert(table).on_conflict_do_nothing().returning(*returning)
         added: list[Row[Any]] = []
@@ -148,26 +175,32 @@ class Database:
             added.extend(result.all())
         return added
 
+    async def migrate(self, script_location: Path) -> None:
+        """Upgrade to the newest migration; one that is there already is left alone."""
+        await migrate(self.url, script_location)
+
     async def dispose(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
+        await self._writers.dispose()
+        await self._readers.dispose()
 
 
-def _prepare_sqlite(engine: Any, busy_timeout_ms: int) -> None:
-    @event.listens_for(engine, "connect")
-    def set_pragmas(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout={int(busy_timeout_ms)}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-        ):
-            cursor.execute(f"pragma {pragma}")
-        cursor.close()
+class _WriterQueue:
+    """SQLite has one writer: queueing here is fair, its own busy handler is not."""
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        # IMMEDIATE takes the write lock at once: a reader that turns writer half-way would fail instead of waiting.
-        write = connection.get_execution_options().get("modelyard_write", True)
-        connection.exec_driver_sql("begin immediate" if write else "begin")
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._owner: asyncio.Task[Any] | None = None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the writer's place and hold it."""
+        task = asyncio.current_task()
+        if task is not None and task is self._owner:
+            raise RuntimeError("a unit of work was opened inside another one; pass the first one on")
+        async with self._lock:
+            self._owner = task
+            try:
+                yield
+            finally:
+                self._owner = None

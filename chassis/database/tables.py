@@ -36,9 +36,15 @@ def chassis_tables(metadata: MetaData) -> ChassisTables:
         Column("data", LargeBinary, nullable=False),
         Column("sequence", BigInteger, nullable=False),
         Column("publish_time", UtcTime, nullable=True),
+        # Until when one relay has it; another takes it afterwards.
+        Column("claim_expire_time", UtcTime, nullable=True),
     )
-    Index("ix_outbox_unpublished", outbox.c.row_number, sqlite_where=text("publish_time is null"),
-          postgresql_where=text("publish_time is null"))
+    Index(
+        "ix_outbox_unpublished",
+        outbox.c.row_number,
+        sqlite_where=text("publish_time is null"),
+        postgresql_where=text("publish_time is null"),
+    )
     return ChassisTables(
         outbox=outbox,
         inbox=Table(

@@ -88,6 +88,7 @@ def upgrade() -> None:
     sa.Column('data', sa.LargeBinary(), nullable=False),
     sa.Column('sequence', sa.BigInteger(), nullable=False),
     sa.Column('publish_time', chassis.database.columns.UtcTime(), nullable=True),
+    sa.Column('claim_expire_time', chassis.database.columns.UtcTime(), nullable=True),
     sa.PrimaryKeyConstraint('row_number'),
     sa.UniqueConstraint('id')
     )

@@ -1,0 +1,50 @@
+"""Connections to SQLite that keep what is committed and begin when told to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+
+def sqlite_engine(
+    url: str,
+    *,
+    busy_timeout_ms: int = 10_000,
+    read_only: bool = False,
+    foreign_keys: bool = True,
+    **options: Any,
+) -> AsyncEngine:
+    """An engine on a SQLite file whose transactions begin where SQLAlchemy says.
+
+    Args:
+        read_only: Refuse to write, and begin without the write lock.
+        foreign_keys: Off for migrations, which drop and make tables anew.
+        options: For `create_async_engine`.
+    """
+    engine = create_async_engine(url, **options)
+    # IMMEDIATE takes the write lock at once: a reader that turns writer half-way would fail, not wait.
+    begin_statement = "begin" if read_only else "begin immediate"
+    pragmas = {
+        "busy_timeout": str(int(busy_timeout_ms)),
+        "journal_mode": "wal",
+        "synchronous": "full",
+        "foreign_keys": "on" if foreign_keys else "off",
+        "query_only": "on" if read_only else "off",
+    }
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        # Python's driver would begin by itself, and not before every statement.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for name, value in pragmas.items():
+            cursor.execute(f"pragma {name}={value}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql(begin_statement)
+
+    return engine

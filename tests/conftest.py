@@ -1,0 +1,171 @@
+"""Real parts for tests: a broker, databases, samples. A missing part is an error that names the way out."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from chassis.database import ChassisTables, Database
+from tests.infra.broker import Broker, running_broker
+from tests.infra.postgres import Postgres, running_postgres
+
+DATABASES = ("sqlite", "postgresql")
+SAMPLES_VARIABLE = "MODELYARD_SAMPLES"
+
+# (tables, metadata): every table is made from the metadata. (tables, script_location): it is migrated.
+DatabaseFactory = Callable[[ChassisTables, MetaData | Path], Awaitable[Database]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database", choices=[*DATABASES, "all"], default="all", help="databases to test with (default: all)"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database_url" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--database")
+        kinds = DATABASES if chosen == "all" else (chosen,)
+        metafunc.parametrize("database_url", kinds, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get(SAMPLES_VARIABLE):
+        return
+    without = [item for item in items if item.get_closest_marker("samples") is None]
+    left_out = len(items) - len(without)
+    if left_out:
+        config.stash[_LEFT_OUT] = left_out
+        config.hook.pytest_deselected(items=[item for item in items if item not in without])
+        items[:] = without
+
+
+_LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left_out := config.stash.get(_LEFT_OUT, 0):
+        terminalreporter.write_line(
+            f"{left_out} tests on real asset files were left out: set {SAMPLES_VARIABLE} to their folder"
+        )
+
+
+@pytest.fixture(autouse=True)
+def no_sockets_in_unit_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unit tests touch no network."""
+    if "unit" not in request.path.relative_to(request.config.rootpath).parts:
+        return
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("unit tests open no sockets; this one belongs into tests/integration")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+
+
+@pytest.fixture
+def samples_dir() -> Path:
+    """Folder of real asset files; tests that take it carry `@pytest.mark.samples`."""
+    return Path(os.environ[SAMPLES_VARIABLE])
+
+
+@pytest_asyncio.fixture(scope="session")
+async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
+    """One broker for all tests; take `nats`, which empties it."""
+    async with running_broker(tmp_path_factory.mktemp("nats")) as broker:
+        yield broker
+
+
+@pytest_asyncio.fixture
+async def nats(nats_server: Broker) -> AsyncIterator[Broker]:
+    """The broker, with every stream and bucket empty. Do not stop it: take `own_nats` for that."""
+    await nats_server.clear()
+    yield nats_server
+    await nats_server.close_opened()
+
+
+@pytest_asyncio.fixture
+async def own_nats(tmp_path: Path) -> AsyncIterator[Broker]:
+    """A broker of the test's own, to be killed and started again."""
+    async with running_broker(tmp_path / "broker") as broker:
+        yield broker
+
+
+@pytest_asyncio.fixture(scope="session")
+async def postgres_starter() -> AsyncIterator[Callable[[], Awaitable[Postgres]]]:
+    """Starts PostgreSQL when the first test needs it."""
+    started: list[Postgres] = []
+    context = running_postgres()
+
+    async def start() -> Postgres:
+        if not started:
+            started.append(await context.__aenter__())
+        return started[0]
+
+    yield start
+    if started:
+        await context.__aexit__(None, None, None)
+
+
+@pytest_asyncio.fixture
+async def database_url(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    postgres_starter: Callable[[], Awaitable[Postgres]],
+) -> AsyncIterator[str]:
+    """URL of an empty database, once on SQLite and once on PostgreSQL (`--database` chooses)."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+        return
+    postgres = await postgres_starter()
+    url = await postgres.new_database()
+    yield url
+    await postgres.drop_database(url)
+
+
+@pytest_asyncio.fixture
+async def make_database(database_url: str) -> AsyncIterator[DatabaseFactory]:
+    """Opens the test's database with its tables made or migrated; opening it twice gives two pools."""
+    opened: list[Database] = []
+
+    async def make(tables: ChassisTables, schema: MetaData | Path) -> Database:
+        database = Database(database_url, tables)
+        opened.append(database)
+        if isinstance(schema, Path):
+            await database.migrate(schema)
+        else:
+            await _create_tables(database_url, schema)
+        return database
+
+    yield make
+    for database in opened:
+        await database.dispose()
+
+
+async def _create_tables(url: str, metadata: MetaData) -> None:
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing of the developer's environment steers the services under test."""
+    kept = {name: value for name, value in os.environ.items() if _steers(name)}
+    for name in kept:
+        del os.environ[name]
+    yield
+    os.environ.update(kept)
+
+
+def _steers(name: str) -> bool:
+    return name.startswith("MODELYARD_") and not name.startswith(("MODELYARD_TEST_", SAMPLES_VARIABLE))
