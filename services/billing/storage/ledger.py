@@ -1,0 +1,200 @@
+"""Writing the ledger: records, windows and rollups, in one transaction with what they imply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Table, select, union_all
+from sqlalchemy.dialects import postgresql, sqlite
+
+from chassis.database import Database, UnitOfWork
+from services.billing.domain.meters import Meter
+from services.billing.domain.usage import UsageFact, contiguous
+from services.billing.storage.tables import (
+    InstanceRow,
+    JournalRow,
+    PeriodRow,
+    QuarantineRow,
+    RollupRow,
+    SeenDeploymentRow,
+    SeenProjectRow,
+    UsageRow,
+    WindowRow,
+)
+
+RollupKey = tuple[str, str, str, str, int, str, str]
+JOURNAL_SEQS_MAX = 50_000
+
+
+def table(row_class: Any) -> Table:
+    """The SQLAlchemy table of a row class."""
+    return row_class.__table__  # type: ignore[no-any-return]
+
+
+_USAGE, _WINDOW, _ROLLUP = table(UsageRow), table(WindowRow), table(RollupRow)
+_QUARANTINE, _JOURNAL, _PERIOD = table(QuarantineRow), table(JournalRow), table(PeriodRow)
+_SEEN_PROJECT, _SEEN_DEPLOYMENT = table(SeenProjectRow), table(SeenDeploymentRow)
+
+
+async def closed_periods(uow: UnitOfWork, database: Database, periods: Iterable[str]) -> set[str]:
+    """Which of these periods are closed; the rows are locked against closing until the transaction ends."""
+    wanted = sorted(set(periods))
+    await database.insert_ignoring(
+        uow, _PERIOD, [{"period": period, "closed": False} for period in wanted], returning=[_PERIOD.c.period]
+    )
+    query = select(_PERIOD.c.period, _PERIOD.c.closed).where(_PERIOD.c.period.in_(wanted)).order_by(_PERIOD.c.period)
+    if not database.is_sqlite:
+        query = query.with_for_update(read=True)
+    return {row.period for row in await uow.session.execute(query) if row.closed}
+
+
+async def add_usage(uow: UnitOfWork, database: Database, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Insert records that are not there yet; return the ids that were added."""
+    added = await database.insert_ignoring(uow, _USAGE, rows, returning=[_USAGE.c.id])
+    return {row.id for row in added}
+
+
+async def billed_digests(uow: UnitOfWork, ids: Sequence[str]) -> dict[str, str]:
+    """The digest that was billed, by record id."""
+    query = select(_USAGE.c.id, _USAGE.c.digest).where(_USAGE.c.id.in_(ids))
+    return {row.id: row.digest for row in await uow.session.execute(query)}
+
+
+async def quarantine(
+    uow: UnitOfWork,
+    database: Database,
+    fact: UsageFact,
+    *,
+    quarantined_digest: str,
+    billed_digest: str,
+    why: str,
+    content: bytes,
+    now: datetime,
+) -> bool:
+    """Keep a record that is not billed; False when the same one was kept before."""
+    row = {
+        "record_id": fact.id,
+        "quarantined_digest": quarantined_digest,
+        "billed_digest": billed_digest,
+        "project_uid": fact.project_uid,
+        "journal_id": fact.journal_id,
+        "journal_seq": fact.journal_seq,
+        "why": why,
+        "content": content,
+        "record_time": now,
+    }
+    return bool(await database.insert_ignoring(uow, _QUARANTINE, [row], returning=[_QUARANTINE.c.record_id]))
+
+
+async def add_windows(uow: UnitOfWork, database: Database, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Insert windows that are not posted yet; return the ids that were added."""
+    added = await database.insert_ignoring(uow, _WINDOW, rows, returning=[_WINDOW.c.id])
+    return {row.id for row in added}
+
+
+async def add_to_rollups(uow: UnitOfWork, database: Database, sums: Mapping[RollupKey, tuple[int, int]]) -> None:
+    """Add (quantity, record count) to each line, in key order so that two writers never wait for each other."""
+    rows = [
+        {
+            "project_uid": key[0],
+            "period": key[1],
+            "deployment_uid": key[2],
+            "model_version": key[3],
+            "meter": key[4],
+            "price_version": key[5],
+            "key_id": key[6],
+            "quantity": quantity,
+            "record_count": count,
+        }
+        for key, (quantity, count) in sorted(sums.items())
+    ]
+    if not rows:
+        return
+    insert = (sqlite if database.is_sqlite else postgresql).insert(_ROLLUP)
+    statement = insert.on_conflict_do_update(
+        index_elements=list(_ROLLUP.primary_key.columns),
+        set_={
+            "quantity": _ROLLUP.c.quantity + insert.excluded.quantity,
+            "record_count": _ROLLUP.c.record_count + insert.excluded.record_count,
+        },
+    )
+    await uow.session.execute(statement, rows)
+
+
+def rollup_key(fact: UsageFact, period: str, meter: int) -> RollupKey:
+    """The line a record's meter is summed in."""
+    return (
+        fact.project_uid,
+        period,
+        fact.deployment_uid,
+        fact.model_version,
+        meter,
+        fact.price_version,
+        fact.key_id,
+    )
+
+
+def window_rollup_key(instance: InstanceRow, period: str) -> RollupKey:
+    """The line an instance's windows are summed in; no key called it."""
+    return (
+        instance.project_uid,
+        period,
+        instance.deployment_uid,
+        instance.model_version,
+        int(Meter.CORE_MILLISECONDS),
+        instance.price_version,
+        "",
+    )
+
+
+async def advance_journal(uow: UnitOfWork, database: Database, journal_id: str) -> int | None:
+    """Move a journal's watermark over what is there without a gap; the new value, or None when it did not move."""
+    await database.insert_ignoring(
+        uow, _JOURNAL, [{"journal_id": journal_id, "committed_seq": 0}], returning=[_JOURNAL.c.journal_id]
+    )
+    row = (
+        await uow.session.exec(
+            database.locking(select(JournalRow).where(_JOURNAL.c.journal_id == journal_id))  # type: ignore[call-overload]
+        )
+    ).scalar_one()
+    present = union_all(
+        select(_USAGE.c.journal_seq).where(_USAGE.c.journal_id == journal_id, _USAGE.c.journal_seq > row.committed_seq),
+        select(_QUARANTINE.c.journal_seq).where(
+            _QUARANTINE.c.journal_id == journal_id, _QUARANTINE.c.journal_seq > row.committed_seq
+        ),
+    ).subquery()
+    ordered = select(present.c.journal_seq).order_by(present.c.journal_seq).limit(JOURNAL_SEQS_MAX)
+    sequences = list((await uow.session.execute(ordered)).scalars())
+    committed: int = contiguous(row.committed_seq, sequences)
+    if committed == row.committed_seq:
+        return None
+    row.committed_seq = committed
+    uow.session.add(row)
+    return committed
+
+
+async def load_instance(uow: UnitOfWork, database: Database, instance_uid: str) -> InstanceRow:
+    """One instance's row, locked, made when this is the first fact about it."""
+    instances = table(InstanceRow)
+    await database.insert_ignoring(
+        uow,
+        instances,
+        [InstanceRow(instance_uid=instance_uid).model_dump()],
+        returning=[instances.c.instance_uid],
+    )
+    query = database.locking(select(InstanceRow).where(instances.c.instance_uid == instance_uid))
+    return (await uow.session.execute(query)).scalar_one()
+
+
+async def see_project(uow: UnitOfWork, database: Database, project_uid: str, project: str) -> None:
+    """Remember a project's name."""
+    row = {"project_uid": project_uid, "project": project}
+    await database.insert_ignoring(uow, _SEEN_PROJECT, [row], returning=[_SEEN_PROJECT.c.project_uid])
+
+
+async def see_deployment(uow: UnitOfWork, database: Database, deployment_uid: str, deployment: str) -> None:
+    """Remember a deployment's name as it was first seen."""
+    row = {"deployment_uid": deployment_uid, "deployment": deployment}
+    await database.insert_ignoring(uow, _SEEN_DEPLOYMENT, [row], returning=[_SEEN_DEPLOYMENT.c.deployment_uid])

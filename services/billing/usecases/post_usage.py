@@ -1,0 +1,155 @@
+"""Post usage: records, rollups, events and watermark in one transaction, each record once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from modelyard.billing.v1 import billing_pb2
+
+from chassis.clock import Clock
+from chassis.database import Database, UnitOfWork
+from services.billing.domain.errors import RecordInvalid
+from services.billing.domain.meters import Meter
+from services.billing.domain.periods import period_of, posting_period
+from services.billing.domain.usage import UsageFact, check_usage, digest
+from services.billing.events.published import (
+    RECORDS_PER_EVENT_MAX,
+    posted_to_proto,
+    usage_conflicted,
+    usage_posted,
+    usage_to_proto,
+    watermark,
+)
+from services.billing.storage import ledger
+
+_COLUMNS = {
+    Meter.INPUT_TOKENS: "input_tokens",
+    Meter.OUTPUT_TOKENS: "output_tokens",
+    Meter.REQUESTS: "requests",
+}
+
+
+async def post_usage(database: Database, clock: Clock, facts: Sequence[UsageFact]) -> int:
+    """Record what is new, ignore duplicates, quarantine conflicts; return how many records were added.
+
+    The same records in any order, any number of times, in any batches give the same ledger. Records are locked in id
+    order, so two posters of overlapping batches do not deadlock.
+    """
+    now = clock.now()
+    async with database.unit_of_work() as uow:
+        valid: dict[str, UsageFact] = {}
+        digests: dict[str, str] = {}
+        again: list[UsageFact] = []
+        for fact in sorted(facts, key=lambda fact: fact.id):
+            try:
+                check_usage(fact)
+            except RecordInvalid as invalid:
+                await _quarantine(uow, database, fact, billed_digest="", why=invalid.message, now=now)
+                continue
+            if fact.id in valid:
+                again.append(fact)
+                continue
+            valid[fact.id] = fact
+            digests[fact.id] = digest(fact)
+        periods = await _periods(uow, database, valid.values(), now)
+        rows = [_row(fact, digests[fact.id], *periods[fact.id], now) for fact in valid.values()]
+        added = await ledger.add_usage(uow, database, rows) if rows else set()
+        await _quarantine_conflicts(
+            uow, database, [fact for fact in valid.values() if fact.id not in added] + again, now
+        )
+        await _roll_up(uow, database, [valid[record_id] for record_id in sorted(added)], periods)
+        _announce(uow, [valid[record_id] for record_id in sorted(added)], periods, now)
+        for journal_id in sorted({fact.journal_id for fact in facts}):
+            committed = await ledger.advance_journal(uow, database, journal_id)
+            if committed is not None:
+                uow.project(watermark(journal_id, committed))
+    return len(added)
+
+
+async def _periods(uow: UnitOfWork, database: Database, facts: Any, now: datetime) -> dict[str, tuple[str, bool]]:
+    occurred = {fact.id: period_of(fact.occur_time) for fact in facts}
+    closed = await ledger.closed_periods(uow, database, {*occurred.values(), period_of(now)})
+    return {record_id: posting_period(period, period_of(now), closed) for record_id, period in occurred.items()}
+
+
+def _row(fact: UsageFact, record_digest: str, period: str, correction: bool, now: datetime) -> dict[str, Any]:
+    counted = dict(fact.quantities)
+    return {
+        "id": fact.id,
+        "journal_id": fact.journal_id,
+        "journal_seq": fact.journal_seq,
+        "project_uid": fact.project_uid,
+        "endpoint_uid": fact.endpoint_uid,
+        "deployment_uid": fact.deployment_uid,
+        "model_version": fact.model_version,
+        "key_id": fact.key_id,
+        "price_version": fact.price_version,
+        "quote": fact.quote,
+        "outcome": fact.outcome,
+        "occur_time": fact.occur_time,
+        "request_id": fact.request_id,
+        "digest": record_digest,
+        "record_time": now,
+        "period": period,
+        "correction": correction,
+        **{column: counted.get(meter) for meter, column in _COLUMNS.items()},
+    }
+
+
+async def _quarantine_conflicts(uow: UnitOfWork, database: Database, known: Sequence[UsageFact], now: datetime) -> None:
+    """Compare what came again with what was billed: the same content is a duplicate and free."""
+    if not known:
+        return
+    billed = await ledger.billed_digests(uow, [fact.id for fact in known])
+    for fact in known:
+        if digest(fact) != billed[fact.id]:
+            await _quarantine(
+                uow, database, fact, billed_digest=billed[fact.id], why="the same id came with other content", now=now
+            )
+
+
+async def _quarantine(
+    uow: UnitOfWork, database: Database, fact: UsageFact, *, billed_digest: str, why: str, now: datetime
+) -> None:
+    quarantined_digest = digest(fact)
+    content = usage_to_proto(fact).SerializeToString(deterministic=True)
+    first = await ledger.quarantine(
+        uow,
+        database,
+        fact,
+        quarantined_digest=quarantined_digest,
+        billed_digest=billed_digest,
+        why=why,
+        content=content,
+        now=now,
+    )
+    if first:
+        uow.emit(usage_conflicted(fact, billed_digest=billed_digest, quarantined_digest=quarantined_digest, now=now))
+
+
+async def _roll_up(
+    uow: UnitOfWork, database: Database, added: Sequence[UsageFact], periods: dict[str, tuple[str, bool]]
+) -> None:
+    sums: dict[ledger.RollupKey, tuple[int, int]] = {}
+    for fact in added:
+        for meter, value in fact.quantities:
+            if value == 0:
+                continue
+            key = ledger.rollup_key(fact, periods[fact.id][0], meter)
+            quantity, count = sums.get(key, (0, 0))
+            sums[key] = (quantity + value, count + 1)
+    await ledger.add_to_rollups(uow, database, sums)
+
+
+def _announce(uow: UnitOfWork, added: Sequence[UsageFact], periods: dict[str, tuple[str, bool]], now: datetime) -> None:
+    by_project: dict[str, list[billing_pb2.PostedUsage]] = {}
+    for fact in added:
+        period, correction = periods[fact.id]
+        by_project.setdefault(fact.project_uid, []).append(
+            posted_to_proto(fact, record_time=now, period=period, correction=correction)
+        )
+    for project_uid, posted in sorted(by_project.items()):
+        for start in range(0, len(posted), RECORDS_PER_EVENT_MAX):
+            uow.emit(usage_posted(project_uid, posted[start : start + RECORDS_PER_EVENT_MAX], now))

@@ -1,0 +1,249 @@
+"""Read the bill, explain a line, reconcile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chassis.clock import Clock, time_from_ms
+from chassis.database import Database
+from chassis.paging import page_size, page_token_decode, page_token_encode
+from services.billing.domain.bill import Line, LineKey, Sum, charge_line, total
+from services.billing.domain.errors import LineNotFound
+from services.billing.domain.meters import Meter
+from services.billing.domain.periods import check_period, period_of
+from services.billing.domain.windows import Window, cut
+from services.billing.storage import reads
+from services.billing.storage.tables import InstanceRow
+from services.billing.usecases.post_instance_facts import life_of
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """One project's month."""
+
+    period: str
+    lines: list[Line]
+    total: Decimal
+    currency: str
+    unrated: dict[Meter, int]
+    deployments: dict[str, str]
+    instance_types: dict[str, str]
+    as_of: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LineEvent:
+    """One raw event behind a line."""
+
+    record_id: str
+    occur_time: datetime
+    quantity: int
+    outcome: int = 0
+    request_id: str = ""
+    instance_uid: str = ""
+    end_time: datetime | None = None
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A line and one page of its events."""
+
+    bill: Bill
+    line: Line
+    events: list[LineEvent]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """Two sums of the same month, and what differs."""
+
+    record_count: int
+    records: dict[Meter, int]
+    rollups: dict[Meter, int]
+    differences: list[tuple[str, str]]
+
+
+async def get_bill(database: Database, clock: Clock, project_uid: str, period: str) -> Bill:
+    """The bill of a month: posted sums plus the open windows of instances that live, each line rounded once."""
+    period = check_period(period, clock.now())
+    async with database.reader() as session:
+        return await _bill(session, clock, project_uid, period)
+
+
+async def _bill(session: AsyncSession, clock: Clock, project_uid: str, period: str) -> Bill:
+    sums = await reads.rollup_sums(session, project_uid, period)
+    for instance, windows in await _open_windows(session, project_uid, period):
+        key = _line_key(instance)
+        posted = sums.get(key, Sum(0, 0, 0))
+        sums[key] = Sum(
+            posted.posted, posted.open + sum(window.core_ms for window in windows), posted.record_count + len(windows)
+        )
+    rated = {key: value for key, value in sums.items() if key.price_version}
+    unrated: dict[Meter, int] = {}
+    for key, value in sums.items():
+        if not key.price_version:
+            unrated[key.meter] = unrated.get(key.meter, 0) + value.quantity
+    prices = await reads.prices_by_version(session, sorted({key.price_version for key in rated}))
+    lines = [charge_line(key, prices[key.price_version].rate(key.meter), value) for key, value in sorted(rated.items())]
+    return Bill(
+        period=period,
+        lines=lines,
+        total=total(lines),
+        currency=lines[0].rate.currency if lines else "USD",
+        unrated=unrated,
+        deployments=await reads.deployment_names(session, sorted({key.deployment_uid for key in rated})),
+        instance_types={version: price.resource for version, price in prices.items() if price.vcpus},
+        as_of=clock.now(),
+    )
+
+
+async def _open_windows(session: AsyncSession, project_uid: str, period: str) -> list[tuple[InstanceRow, list[Window]]]:
+    found = []
+    for instance in await reads.unfinished_instances(session, project_uid):
+        life = life_of(instance)
+        if life is None:
+            continue
+        windows = [
+            window for window in cut(life, instance.open_from_ms) if period_of(time_from_ms(window.start_ms)) == period
+        ]
+        if windows:
+            found.append((instance, windows))
+    return found
+
+
+def _line_key(instance: InstanceRow) -> LineKey:
+    return LineKey(instance.deployment_uid, instance.model_version, Meter.CORE_MILLISECONDS, instance.price_version, "")
+
+
+async def explain_line(
+    database: Database, clock: Clock, project_uid: str, period: str, line_id: str, size: int, token: str
+) -> Explained:
+    """A line's events, oldest first; over all pages their quantities sum to the line's.
+
+    Raises:
+        LineNotFound: the bill of this month has no such line.
+    """
+    period = check_period(period, clock.now())
+    limit = page_size(size)
+    scope = f"ExplainLine/{project_uid}/{period}/{line_id}"
+    async with database.reader() as session:
+        bill = await _bill(session, clock, project_uid, period)
+        line = next((line for line in bill.lines if line.key.line_id == line_id), None)
+        if line is None:
+            raise LineNotFound(
+                f"the bill of {period} has no line {line_id[:64]!r}; `modelyard bill` shows the lines", field="line"
+            )
+        if line.key.meter is Meter.CORE_MILLISECONDS:
+            events, token = await _window_events(session, project_uid, period, line.key, limit, scope, token)
+        else:
+            events, token = await _usage_events(session, project_uid, period, line.key, limit, scope, token)
+    return Explained(bill, line, events, token)
+
+
+async def _usage_events(
+    session: AsyncSession, project_uid: str, period: str, key: LineKey, limit: int, scope: str, token: str
+) -> tuple[list[LineEvent], str]:
+    after_id = str(page_token_decode(token, scope)[0]) if token else ""
+    rows = await reads.line_usage(session, project_uid, period, key, after_id=after_id, limit=limit)
+    events = [
+        LineEvent(
+            record_id=row.id,
+            occur_time=row.occur_time,
+            quantity=reads.fact_from_row(row).quantity(key.meter),
+            outcome=row.outcome,
+            request_id=row.request_id,
+        )
+        for row in rows
+    ]
+    return events, page_token_encode(scope, [rows[-1].id]) if len(rows) == limit else ""
+
+
+async def _window_events(
+    session: AsyncSession, project_uid: str, period: str, key: LineKey, limit: int, scope: str, token: str
+) -> tuple[list[LineEvent], str]:
+    after = (0, "")
+    if token:
+        start_ms, window_id = page_token_decode(token, scope)
+        after = (int(start_ms), str(window_id))
+    rows = await reads.line_windows(session, project_uid, period, key, after=after, limit=limit)
+    events = [
+        LineEvent(
+            record_id=row.id,
+            occur_time=time_from_ms(row.start_ms),
+            quantity=row.core_ms,
+            instance_uid=row.instance_uid,
+            end_time=time_from_ms(row.end_ms),
+        )
+        for row in rows
+    ]
+    if len(rows) == limit:
+        return events, page_token_encode(scope, [rows[-1].start_ms, rows[-1].id])
+    # The open windows follow the last posted one; there is one an instance, so they need no page of their own.
+    for instance, windows in await _open_windows(session, project_uid, period):
+        if _line_key(instance) == key:
+            events += [
+                LineEvent(
+                    record_id=window.id,
+                    occur_time=time_from_ms(window.start_ms),
+                    quantity=window.core_ms,
+                    instance_uid=instance.instance_uid,
+                    end_time=time_from_ms(window.end_ms),
+                    open=True,
+                )
+                for window in windows
+            ]
+    return events, ""
+
+
+async def reconcile(database: Database, clock: Clock, project_uid: str, period: str) -> Reconciled:
+    """Compare the rollups with the records, the windows with the lives, and look for gaps and conflicts."""
+    period = check_period(period, clock.now())
+    async with database.reader() as session:
+        rollups = await reads.rollup_sums(session, project_uid, period)
+        records = await reads.record_sums(session, project_uid, period)
+        differences = [
+            (
+                "rollup",
+                f"line {key.line_id} ({key.meter.name}): records sum to {_said(records.get(key))}, "
+                f"the rollup says {_said(rollups.get(key))}",
+            )
+            for key in sorted(rollups.keys() | records.keys())
+            if rollups.get(key) != records.get(key)
+        ]
+        posted = await reads.window_sums_by_instance(session, project_uid)
+        for instance in await reads.instances(session, project_uid):
+            life = life_of(instance)
+            lived = sum(window.core_ms for window in cut(life) if window.closed) if life else 0
+            if lived != posted.get(instance.instance_uid, 0):
+                differences.append(
+                    (
+                        "window",
+                        f"instance {instance.instance_uid}: {lived} core-milliseconds lived in closed windows, "
+                        f"{posted.get(instance.instance_uid, 0)} posted",
+                    )
+                )
+        for journal_id, committed, newest in await reads.journal_gaps(session, project_uid):
+            differences.append(
+                ("journal-gap", f"journal {journal_id}: committed to {committed} without a gap, newest is {newest}")
+            )
+        for row in await reads.quarantined(session, project_uid):
+            differences.append(("conflict", f"record {row.record_id} was quarantined: {row.why}"))
+        count = await reads.record_count(session, project_uid, period)
+    return Reconciled(count, _by_meter(records), _by_meter(rollups), differences)
+
+
+def _by_meter(sums: dict[LineKey, Sum]) -> dict[Meter, int]:
+    by_meter: dict[Meter, int] = {}
+    for key, value in sums.items():
+        by_meter[key.meter] = by_meter.get(key.meter, 0) + value.posted
+    return dict(sorted(by_meter.items()))
+
+
+def _said(value: Sum | None) -> str:
+    return "nothing" if value is None else f"{value.posted} in {value.record_count} records"
