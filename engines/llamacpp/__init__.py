@@ -1,0 +1,1 @@
+"""Text generation by llama.cpp behind the tensors of the vLLM backend."""

@@ -1,0 +1,1 @@
+"""Text embeddings by ONNX Runtime."""
