@@ -207,22 +207,22 @@ async def record_sums(session: AsyncSession, project_uid: str, period: str) -> d
     for meter, column in METER_COLUMNS.items():
         grouping = (_USAGE.c.deployment_uid, _USAGE.c.model_version, _USAGE.c.price_version, _USAGE.c.key_id)
         query = (
-            select(*grouping, func.sum(column).label("quantity"), func.count().label("count"))
+            select(*grouping, func.sum(column).label("quantity"), func.count().label("records"))
             .where(_USAGE.c.project_uid == project_uid, _USAGE.c.period == period, column > 0)
             .group_by(*grouping)
         )
         for row in await session.execute(query):
             key = LineKey(row.deployment_uid, row.model_version, meter, row.price_version, row.key_id)
-            sums[key] = Sum(int(row.quantity), 0, row.count)
-    grouping = (_WINDOW.c.deployment_uid, _WINDOW.c.model_version, _WINDOW.c.price_version)
+            sums[key] = Sum(int(row.quantity), 0, row.records)
+    by_window = (_WINDOW.c.deployment_uid, _WINDOW.c.model_version, _WINDOW.c.price_version)
     query = (
-        select(*grouping, func.sum(_WINDOW.c.core_ms).label("quantity"), func.count().label("count"))
+        select(*by_window, func.sum(_WINDOW.c.core_ms).label("quantity"), func.count().label("records"))
         .where(_WINDOW.c.project_uid == project_uid, _WINDOW.c.period == period)
-        .group_by(*grouping)
+        .group_by(*by_window)
     )
     for row in await session.execute(query):
         key = LineKey(row.deployment_uid, row.model_version, Meter.CORE_MILLISECONDS, row.price_version, "")
-        sums[key] = Sum(int(row.quantity), 0, row.count)
+        sums[key] = Sum(int(row.quantity), 0, row.records)
     return sums
 
 

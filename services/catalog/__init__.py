@@ -1,0 +1,1 @@
+"""Catalog: collections, publishers, models, versions, instance types. See README.md."""

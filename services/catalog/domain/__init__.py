@@ -1,0 +1,1 @@
+"""Rules of stages and identifiers; no I/O."""

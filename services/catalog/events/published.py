@@ -1,0 +1,49 @@
+"""Facts the catalog publishes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from modelyard.catalog.v1 import catalog_pb2, events_pb2
+
+from chassis.events import Event, published_event
+
+
+def version_published(model_version: str, uid: str, stage: int, sequence: int, now: datetime) -> Event:
+    """A version entered the catalog."""
+    message = events_pb2.VersionPublished(
+        model_version=model_version, uid=uid, stage=catalog_pb2.LifecycleStage.ValueType(stage)
+    )
+    return published_event(
+        "catalog", "version", "published", message, project_uid=None, aggregate_uid=uid, sequence=sequence, time=now
+    )
+
+
+def lifecycle_changed(
+    model_version: str, uid: str, stage: int, retire_time: datetime | None, sequence: int, now: datetime
+) -> Event:
+    """A version's stage or dates changed."""
+    message = events_pb2.VersionLifecycleChanged(
+        model_version=model_version,
+        uid=uid,
+        stage=catalog_pb2.LifecycleStage.ValueType(stage),
+        retire_time=None if retire_time is None else timestamp(retire_time),
+    )
+    return published_event(
+        "catalog",
+        "version",
+        "lifecycle-changed",
+        message,
+        project_uid=None,
+        aggregate_uid=uid,
+        sequence=sequence,
+        time=now,
+    )
+
+
+def timestamp(moment: datetime) -> Timestamp:
+    """A proto timestamp of an aware moment."""
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

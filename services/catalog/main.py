@@ -1,0 +1,62 @@
+"""Wires the catalog's rooms."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from modelyard.catalog.v1 import catalog_pb2_grpc
+
+from chassis.access import AccessPolicy, TokenVerifier
+from chassis.bus import Bus
+from chassis.clock import Clock
+from chassis.database import Database
+from chassis.database.migrations import migrate
+from chassis.outbox import OutboxRelay
+from chassis.rpc import RpcServer, ServedService
+from chassis.service import ServiceContext
+from services.catalog.rpc.servicer import CatalogServicer
+from services.catalog.settings import CatalogSettings
+from services.catalog.storage.tables import CHASSIS
+from services.catalog.usecases.sync_content import announce_stages, sync_content
+
+MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
+SERVICE = "modelyard.catalog.v1.CatalogService"
+
+
+async def main(context: ServiceContext, settings: CatalogSettings) -> None:
+    """Run until the context says stop."""
+    url = settings.resolved_database_url("catalog")
+    if settings.migrate_on_start:
+        await migrate(url, MIGRATIONS)
+    database = Database(url, CHASSIS, pool_size_max=settings.database_pool_size_max)
+    clock = context.clock
+    await sync_content(database, clock, settings.content_dir)
+    public_key = settings.token_public_key_file.read_text() if settings.token_public_key_file else None
+    verifier = TokenVerifier(public_key, oidc_issuer=settings.oidc_issuer, oidc_audience=settings.oidc_audience)
+    server = RpcServer.from_settings(
+        settings,
+        [
+            ServedService(
+                SERVICE, catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogServicer(database, clock)
+            )
+        ],
+        AccessPolicy(verifier),
+    )
+    await server.start()
+    bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "catalog")
+    context.spawn(OutboxRelay(database, bus, clock).run(), "outbox relay")
+    context.spawn(_watch_dates(database, clock, settings.lifecycle_check_s), "lifecycle")
+    context.ready({"grpc": server.address})
+    await context.stop_event.wait()
+    async with asyncio.timeout(settings.stop_s_max):
+        await server.stop(grace_s=settings.stop_s_max / 2)
+        await context.close()
+        await bus.close()
+        await database.dispose()
+
+
+async def _watch_dates(database: Database, clock: Clock, check_s: float) -> None:
+    while True:
+        await announce_stages(database, clock)
+        await asyncio.sleep(check_s)

@@ -1,0 +1,184 @@
+"""CatalogService."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modelyard.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+
+from chassis.access import current_caller
+from chassis.access.caller import CallerKind
+from chassis.clock import Clock
+from chassis.database import Database
+from chassis.names import ResourcePattern
+from chassis.paging import page_size, page_token_decode, page_token_encode
+from services.catalog.domain.errors import InstanceTypeNotFound, ModelNotFound
+from services.catalog.rpc.convert import (
+    collection_to_proto,
+    instance_type_to_proto,
+    model_to_proto,
+    publisher_to_proto,
+    version_to_proto,
+)
+from services.catalog.storage import queries
+from services.catalog.storage.tables import CollectionRow, InstanceTypeRow, ModelRow, PublisherRow
+from services.catalog.usecases.sync_content import MODEL, VERSION
+
+PUBLISHER = ResourcePattern("publishers/{publisher}")
+COLLECTION = ResourcePattern("collections/{collection}")
+INSTANCE_TYPE = ResourcePattern("instanceTypes/{instance_type}")
+Context = Any
+
+
+class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
+    """Reads; lists go by name, and a page token is bound to the list and its filters."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def ListCollections(
+        self, request: catalog_pb2.ListCollectionsRequest, context: Context
+    ) -> catalog_pb2.ListCollectionsResponse:
+        scope = "ListCollections"
+        after, limit = _after(request.page_token, scope), page_size(request.page_size)
+        async with self._database.reader() as session:
+            rows = await queries.page_by_key(session, CollectionRow, "id", after, limit)
+            counts = await queries.models_per_collection(session)
+        return catalog_pb2.ListCollectionsResponse(
+            collections=[collection_to_proto(row, counts.get(row.id, 0)) for row in rows],
+            next_page_token=_next(scope, [row.id for row in rows], limit),
+        )
+
+    async def ListPublishers(
+        self, request: catalog_pb2.ListPublishersRequest, context: Context
+    ) -> catalog_pb2.ListPublishersResponse:
+        scope = "ListPublishers"
+        after, limit = _after(request.page_token, scope), page_size(request.page_size)
+        async with self._database.reader() as session:
+            rows = await queries.page_by_key(session, PublisherRow, "id", after, limit)
+        return catalog_pb2.ListPublishersResponse(
+            publishers=[publisher_to_proto(row) for row in rows],
+            next_page_token=_next(scope, [row.id for row in rows], limit),
+        )
+
+    async def ListModels(
+        self, request: catalog_pb2.ListModelsRequest, context: Context
+    ) -> catalog_pb2.ListModelsResponse:
+        publisher = PUBLISHER.parse(request.parent or "publishers/-", "parent")["publisher"]
+        collection = COLLECTION.parse(request.collection, "collection")["collection"] if request.collection else ""
+        task = catalog_pb2.Task.Name(request.task).removeprefix("TASK_") if request.task else ""
+        usability = (
+            catalog_pb2.Usability.Name(request.usability).removeprefix("USABILITY_") if request.usability else ""
+        )
+        scope = f"ListModels/{publisher}/{collection}/{task}/{usability}"
+        after, limit = _after(request.page_token, scope), page_size(request.page_size)
+        found: list[ModelRow] = []
+        async with self._database.reader() as session:
+            # A task stands in a list inside the row, which databases search in different ways: filter here.
+            while len(found) < limit:
+                rows = await queries.page_by_key(
+                    session,
+                    ModelRow,
+                    "name",
+                    after,
+                    limit,
+                    publisher="" if publisher == "-" else publisher,
+                    collection=collection,
+                    usability=usability,
+                )
+                if not rows:
+                    break
+                after = rows[-1].name
+                found += [row for row in rows if not task or task in row.tasks]
+                if len(rows) < limit:
+                    break
+        found = found[:limit]
+        return catalog_pb2.ListModelsResponse(
+            models=[model_to_proto(row, whole=False) for row in found],
+            next_page_token=_next(scope, [row.name for row in found], limit),
+        )
+
+    async def GetModel(self, request: catalog_pb2.GetModelRequest, context: Context) -> catalog_pb2.Model:
+        MODEL.parse(request.name)
+        async with self._database.reader() as session:
+            row = await queries.model(session, request.name)
+        if row is None:
+            raise _no_model(request.name)
+        return model_to_proto(row, whole=True)
+
+    async def ListModelVersions(
+        self, request: catalog_pb2.ListModelVersionsRequest, context: Context
+    ) -> catalog_pb2.ListModelVersionsResponse:
+        MODEL.parse(request.parent, "parent")
+        scope = f"ListModelVersions/{request.parent}"
+        before = int(page_token_decode(request.page_token, scope)[0]) if request.page_token else None
+        limit = page_size(request.page_size)
+        async with self._database.reader() as session:
+            model = await queries.model(session, request.parent)
+            if model is None:
+                raise _no_model(request.parent)
+            rows = await queries.versions_page(session, request.parent, before, limit)
+        now = self._clock.now()
+        return catalog_pb2.ListModelVersionsResponse(
+            model_versions=[version_to_proto(row, model, now, with_location=_asks_as_service()) for row in rows],
+            next_page_token=page_token_encode(scope, [rows[-1].position]) if len(rows) == limit else "",
+        )
+
+    async def GetModelVersion(
+        self, request: catalog_pb2.GetModelVersionRequest, context: Context
+    ) -> catalog_pb2.ModelVersion:
+        ids = VERSION.parse(request.name)
+        async with self._database.reader() as session:
+            model = await queries.model(session, MODEL.format(publisher=ids["publisher"], model=ids["model"]))
+            if model is None:
+                raise _no_model(request.name)
+            name = model.latest_version if ids["version"] == "latest" else request.name
+            row = await queries.version(session, name)
+        if row is None:
+            raise ModelNotFound(
+                f"version {request.name!r} does not exist; the newest one is {model.latest_version!r}", field="name"
+            )
+        return version_to_proto(row, model, self._clock.now(), with_location=_asks_as_service())
+
+    async def ListInstanceTypes(
+        self, request: catalog_pb2.ListInstanceTypesRequest, context: Context
+    ) -> catalog_pb2.ListInstanceTypesResponse:
+        scope = f"ListInstanceTypes/{request.available_only}"
+        after, limit = _after(request.page_token, scope), page_size(request.page_size)
+        async with self._database.reader() as session:
+            rows = await queries.page_by_key(session, InstanceTypeRow, "id", after, 1000)
+        wanted = [row for row in rows if row.provider or not request.available_only][:limit]
+        return catalog_pb2.ListInstanceTypesResponse(
+            instance_types=[instance_type_to_proto(row) for row in wanted],
+            next_page_token=_next(scope, [row.id for row in wanted], limit),
+        )
+
+    async def GetInstanceType(
+        self, request: catalog_pb2.GetInstanceTypeRequest, context: Context
+    ) -> catalog_pb2.InstanceType:
+        type_id = INSTANCE_TYPE.parse(request.name)["instance_type"]
+        async with self._database.reader() as session:
+            row = await queries.instance_type(session, type_id)
+        if row is None:
+            raise InstanceTypeNotFound(
+                f"instance type {request.name!r} does not exist; `modelyard instance-types` shows those that do",
+                field="name",
+            )
+        return instance_type_to_proto(row)
+
+
+def _after(token: str, scope: str) -> str:
+    return str(page_token_decode(token, scope)[0]) if token else ""
+
+
+def _next(scope: str, keys: list[str], limit: int) -> str:
+    return page_token_encode(scope, [keys[-1]]) if keys and len(keys) == limit else ""
+
+
+def _asks_as_service() -> bool:
+    return current_caller().kind is CallerKind.SERVICE
+
+
+def _no_model(name: str) -> ModelNotFound:
+    return ModelNotFound(f"model {name!r} does not exist; `modelyard models` shows those that do", field="name")

@@ -1,0 +1,207 @@
+"""Reviewable YAML: collections, publishers, models and instance types, parsed strictly.
+
+The schema is what the classes say: an unknown key, a missing fact or a wrong value names file, field and value.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from services.catalog.domain.errors import ContentInvalid
+
+Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Task = Literal["CHAT_COMPLETION", "TEXT_GENERATION", "EMBEDDINGS"]
+Option = Literal["MANAGED", "SERVERLESS"]
+CARD_CHARACTERS_MAX = 256 * 1024
+
+
+Form = TypeVar("Form", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=False)
+
+
+class Source(_Strict):
+    """Where a fact was read, and when."""
+
+    location: str
+    date: date
+
+
+class Collection(_Strict):
+    id: Id
+    display_name: str
+    kind: Literal["CURATED", "PROVIDER", "HUB"]
+    description: str
+
+
+class Publisher(_Strict):
+    id: Id
+    display_name: str
+    website: str
+
+
+class Artifact(_Strict):
+    """A file inside an installed wheel."""
+
+    name: Id
+    wheel: str
+    path: str
+    sha256: Sha256
+    size_bytes: int = Field(gt=0)
+
+
+class Serving(_Strict):
+    """How an engine serves the version."""
+
+    engine: str
+    parameters: dict[str, str] = {}
+    chat_template: str = ""
+    bos_token: str = ""
+    eos_token: str = ""
+    min_vcpus: int = Field(ge=1)
+    min_memory_bytes: int = Field(gt=0)
+    embedding_dimensions: int = 0
+    context_tokens: int = Field(gt=0)
+
+
+class Lifecycle(_Strict):
+    """Stage dates; each begins at 00:00 UTC."""
+
+    preview: bool = False
+    legacy: date | None = None
+    deprecation: date | None = None
+    retirement: date | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Lifecycle:
+        dates = [day for day in (self.legacy, self.deprecation, self.retirement) if day is not None]
+        if dates != sorted(dates):
+            raise ValueError("legacy, deprecation and retirement come in this order")
+        return self
+
+
+class Version(_Strict):
+    version: Id
+    artifacts: list[Artifact] = []
+    serving: Serving | None = None
+    lifecycle: Lifecycle = Lifecycle()
+
+
+class Model(_Strict):
+    publisher: Id
+    id: Id
+    display_name: str
+    collection: Id
+    summary: str
+    tasks: list[Task] = Field(min_length=1)
+    deployment_options: list[Option] = Field(min_length=1)
+    languages: list[str] = []
+    parameter_count: int = Field(default=0, ge=0)
+    context_tokens: int = Field(default=0, ge=0)
+    license: str
+    # Set where it cannot run here; a model with serving facts runs here when its artifacts are installed.
+    usability: Literal["NEEDS_HARDWARE", "NEEDS_PROVIDER_CREDENTIAL"] | None = None
+    usability_detail: str = ""
+    tags: list[str] = []
+    sources: list[Source] = Field(min_length=1)
+    card: str = Field(max_length=CARD_CHARACTERS_MAX)
+    versions: list[Version] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _served_or_said_why(self) -> Model:
+        if (self.usability is None) != all(version.serving is not None for version in self.versions):
+            raise ValueError("every version has serving facts, or usability says what is missing")
+        return self
+
+
+class InstanceType(_Strict):
+    id: Id
+    vcpus: int = Field(ge=1)
+    memory_gib: float = Field(gt=0)
+    disk_gib: float = Field(ge=0)
+    gpu_count: int = 0
+    gpu_model: str = ""
+    provider: str = ""
+    source: Source
+
+
+class Content(_Strict):
+    """All files together."""
+
+    collections: list[Collection]
+    publishers: list[Publisher]
+    models: list[Model]
+    instance_types: list[InstanceType]
+
+
+class _Collections(_Strict):
+    collections: list[Collection]
+    publishers: list[Publisher]
+
+
+class _Models(_Strict):
+    models: list[Model]
+
+
+class _InstanceTypes(_Strict):
+    instance_types: list[InstanceType]
+
+
+def read_content(folder: Path) -> Content:
+    """Read and check every file of a content folder.
+
+    Raises:
+        ContentInvalid: naming the file, the field and the value.
+    """
+    head = _read(folder / "collections.yaml", _Collections)
+    types = _read(folder / "instance_types.yaml", _InstanceTypes)
+    models = [model for path in sorted((folder / "models").glob("*.yaml")) for model in _read(path, _Models).models]
+    _check_references(head, models)
+    return Content(
+        collections=head.collections,
+        publishers=head.publishers,
+        models=models,
+        instance_types=types.instance_types,
+    )
+
+
+def license_text(folder: Path, license_id: str) -> str:
+    """The text of a licence that is shipped; empty where it is not."""
+    path = folder / "licenses" / f"{license_id}.txt"
+    return path.read_text() if path.is_file() else ""
+
+
+def _read(path: Path, form: type[Form]) -> Form:
+    try:
+        return form.model_validate(yaml.safe_load(path.read_text()))
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        field = ".".join(str(step) for step in first["loc"])
+        raise ContentInvalid(
+            f"{path.name}: {field or 'the file'} is {str(first['input'])[:200]!r}: {first['msg']}", field=field
+        ) from None
+    except yaml.YAMLError as unreadable:
+        raise ContentInvalid(f"{path.name} is not YAML: {unreadable}") from None
+
+
+def _check_references(head: _Collections, models: list[Model]) -> None:
+    publishers = {publisher.id for publisher in head.publishers}
+    collections = {collection.id for collection in head.collections}
+    seen: set[tuple[str, str]] = set()
+    for model in models:
+        where = f"model {model.publisher}/{model.id}"
+        if model.publisher not in publishers:
+            raise ContentInvalid(f"{where}: publisher {model.publisher!r} is not in collections.yaml")
+        if model.collection not in collections:
+            raise ContentInvalid(f"{where}: collection {model.collection!r} is not in collections.yaml")
+        if (model.publisher, model.id) in seen:
+            raise ContentInvalid(f"{where} stands in the content twice")
+        seen.add((model.publisher, model.id))

@@ -1,0 +1,85 @@
+"""Reading and writing the catalog's rows."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy import Table, func, select
+from sqlmodel import SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.catalog.storage.tables import (
+    CollectionRow,
+    InstanceTypeRow,
+    ModelRow,
+    PublisherRow,
+    VersionRow,
+)
+
+RowType = TypeVar("RowType", bound=SQLModel)
+
+
+def table(row_class: Any) -> Table:
+    """The SQLAlchemy table of a row class."""
+    found: Table = row_class.__table__
+    return found
+
+
+_MODEL, _VERSION = table(ModelRow), table(VersionRow)
+
+
+async def page_by_key(
+    session: AsyncSession, row_class: type[RowType], key: str, after: str, limit: int, **filters: str
+) -> list[RowType]:
+    """Rows after a key, in key order, where the given columns have the given values (empty for any)."""
+    columns = table(row_class).c
+    query = select(row_class).where(columns[key] > after).order_by(columns[key]).limit(limit)
+    for name, wanted in filters.items():
+        if wanted:
+            query = query.where(columns[name] == wanted)
+    return list((await session.execute(query)).scalars())
+
+
+async def collections(session: AsyncSession) -> list[CollectionRow]:
+    """Every collection, by id."""
+    return list((await session.execute(select(CollectionRow).order_by(table(CollectionRow).c.id))).scalars())
+
+
+async def publishers(session: AsyncSession) -> list[PublisherRow]:
+    """Every publisher, by id."""
+    return list((await session.execute(select(PublisherRow).order_by(table(PublisherRow).c.id))).scalars())
+
+
+async def models_per_collection(session: AsyncSession) -> dict[str, int]:
+    """How many models each collection holds."""
+    query = select(_MODEL.c.collection, func.count().label("models")).group_by(_MODEL.c.collection)
+    return {row.collection: row.models for row in await session.execute(query)}
+
+
+async def model(session: AsyncSession, name: str) -> ModelRow | None:
+    """One model by its resource name."""
+    return (await session.execute(select(ModelRow).where(_MODEL.c.name == name))).scalar_one_or_none()
+
+
+async def version(session: AsyncSession, name: str) -> VersionRow | None:
+    """One version by its resource name."""
+    return (await session.execute(select(VersionRow).where(_VERSION.c.name == name))).scalar_one_or_none()
+
+
+async def versions_page(session: AsyncSession, model_name: str, before: int | None, limit: int) -> list[VersionRow]:
+    """Versions of a model, newest first, older than a position."""
+    query = select(VersionRow).where(_VERSION.c.model == model_name).order_by(_VERSION.c.position.desc()).limit(limit)
+    if before is not None:
+        query = query.where(_VERSION.c.position < before)
+    return list((await session.execute(query)).scalars())
+
+
+async def all_versions(session: AsyncSession) -> list[VersionRow]:
+    """Every version; the shipped catalog holds hundreds."""
+    return list((await session.execute(select(VersionRow).order_by(_VERSION.c.name))).scalars())
+
+
+async def instance_type(session: AsyncSession, type_id: str) -> InstanceTypeRow | None:
+    """One instance type by its id."""
+    query = select(InstanceTypeRow).where(table(InstanceTypeRow).c.id == type_id)
+    return (await session.execute(query)).scalar_one_or_none()
