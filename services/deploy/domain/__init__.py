@@ -1,0 +1,1 @@
+"""Rules of projects, endpoints, deployments and instances; no I/O."""
