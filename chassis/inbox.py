@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from time import monotonic
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
-from sqlalchemy import delete, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from nats.errors import MsgAlreadyAckdError
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
-from chassis.bus import Bus, BusUnavailable, PullSubscription
+from chassis.bus import NATS_ERRORS, Bus, BusUnavailable
 from chassis.clock import Clock
-from chassis.database import Database, UnitOfWork
+from chassis.database import DATABASE_ERRORS, Database, UnitOfWork
 from chassis.errors import Code, Problem
-from chassis.events import Event, event_from_message
-from chassis.ids import new_uid
+from chassis.events import Event, EventMalformed, event_from_message, event_from_parts
+from chassis.ids import derived_uid
 from chassis.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -26,21 +29,131 @@ log = get_logger(__name__)
 EventHandler = Callable[[UnitOfWork, Event], Awaitable[None]]
 BatchHandler = Callable[[Sequence[Event]], Awaitable[None]]
 
-# What may pass by itself; anything else in a handler is the message's own fault.
+# Problems that may pass by themselves; any other says that the message breaks a rule.
 _PASSING = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.ABORTED}
+# What the database answers to a wrong statement rather than when it is away.
+_MISTAKES = (IntegrityError, DataError, ProgrammingError)
+_RETRY_S_MIN = 0.1
+_FORGET_EACH_S = 3600.0
 
 
-class Consumer:
-    """One transaction a message: inbox row and effect together, then the acknowledgement.
+class _Away(Exception):
+    """Something the handler needs is away: stop pulling for a while."""
 
-    A message that cannot be decoded or breaks a rule (a `Problem` that does not pass by itself) becomes a dead letter in
-    a transaction of its own and is acknowledged. While the database is away the consumer stops pulling; NATS delivers
-    again what was not acknowledged.
+
+class _PullLoop:
+    """Pulls for ever and tells apart what passes, what is wrong with a message, and what is our mistake.
 
     Args:
-        batch_max: Messages pulled at once; handled one after the other, in stream order.
+        batch_max: Messages pulled at once.
+        retry_s_max: Longest wait while the database, a dependency or NATS is away.
+        mistake_retry_s_max: Longest wait before a message comes again whose handler failed unexpectedly.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        database: Database,
+        clock: Clock,
+        stream: str,
+        durable: str,
+        *,
+        batch_max: int,
+        retry_s_max: float,
+        mistake_retry_s_max: float,
+    ) -> None:
+        self._bus = bus
+        self._database = database
+        self._clock = clock
+        self._stream = stream
+        self._durable = durable
+        self._batch_max = batch_max
+        self._retry_s_max = retry_s_max
+        self._mistake_retry_s_max = mistake_retry_s_max
+
+    async def run(self) -> None:
+        """Consume for ever."""
+        retry_s = _RETRY_S_MIN
+        subscription = await self._bus.pull(self._stream, self._durable)
+        try:
+            while True:
+                try:
+                    messages = await subscription.fetch(self._batch_max)
+                    await self._tidy()
+                    if messages:
+                        await self._take(messages)
+                    retry_s = _RETRY_S_MIN
+                except (_Away, Problem, *NATS_ERRORS, *DATABASE_ERRORS) as error:
+                    log.warning("consumer waits", consumer=self._durable, error=str(error), retry_s=retry_s)
+                    await asyncio.sleep(retry_s)
+                    retry_s = min(retry_s * 2, self._retry_s_max)
+        finally:
+            await subscription.close()
+
+    async def _take(self, messages: Sequence[Msg]) -> None:
+        """Handle and acknowledge; raise `_Away` when the rest is to come again."""
+        raise NotImplementedError
+
+    async def _tidy(self) -> None:
+        """What is to be done now and then."""
+
+    async def _handled(self, work: Awaitable[None], messages: Sequence[Msg]) -> bool:
+        """Do the work; return whether it is done, with one message also when that was buried.
+
+        Raises:
+            _Away: it may succeed later.
+        """
+        try:
+            await work
+        except (Problem, DecodeError) as problem:
+            if isinstance(problem, Problem) and problem.code in _PASSING:
+                raise _Away(str(problem)) from problem
+            if len(messages) > 1:
+                return False
+            await self._bury(messages[0], str(problem))
+        except _MISTAKES:
+            await self._put_off(messages)
+            return False
+        except (BusUnavailable, *NATS_ERRORS, *DATABASE_ERRORS) as error:
+            raise _Away(str(error) or type(error).__name__) from error
+        except Exception:  # noqa: BLE001 (our mistake, said aloud; one message must not stop the others)
+            await self._put_off(messages)
+            return False
+        return True
+
+    async def _put_off(self, messages: Sequence[Msg]) -> None:
+        if len(messages) > 1:
+            return
+        message = messages[0]
+        delivered = message.metadata.num_delivered or 1
+        delay_s = min(2.0 ** min(delivered - 1, 20), self._mistake_retry_s_max)
+        log.exception(
+            "event handler failed",
+            consumer=self._durable,
+            subject=message.subject,
+            delivered=delivered,
+            retry_s=delay_s,
+        )
+        await message.nak(delay=delay_s)
+
+    async def _bury(self, message: Msg, why: str) -> None:
+        async with self._database.unit_of_work() as uow:
+            await bury(uow, self._database, self._clock, self._durable, message, why)
+
+
+class Consumer(_PullLoop):
+    """One transaction a message: inbox row and effect together, then the acknowledgement.
+
+    A message that cannot be decoded or breaks a rule (a `Problem` that does not pass by itself) becomes a
+    dead letter and is acknowledged. While the database is away the consumer stops pulling; NATS delivers
+    again what was not acknowledged. Any other error of the handler is logged, and the message comes again
+    later, while the others go on.
+
+    Args:
+        handler: Takes the unit of work and the event; never awaits the network.
+        batch_max: Messages pulled at once; handled one after the other, in the order they come.
         retry_s_max: Longest wait while the database or NATS is away.
-        keep_s: How long inbox rows are kept; longer than NATS could deliver again.
+        keep_s: How long inbox rows are kept; longer than an outbox row may wait to be published again.
     """
 
     def __init__(
@@ -54,44 +167,42 @@ class Consumer:
         *,
         batch_max: int = 100,
         retry_s_max: float = 5.0,
-        keep_s: float = 30 * 86_400,
+        mistake_retry_s_max: float = 60.0,
+        keep_s: float = 90 * 86_400,
     ) -> None:
-        self._bus = bus
-        self._database = database
-        self._clock = clock
-        self._stream = stream
-        self._durable = durable
+        super().__init__(
+            bus,
+            database,
+            clock,
+            stream,
+            durable,
+            batch_max=batch_max,
+            retry_s_max=retry_s_max,
+            mistake_retry_s_max=mistake_retry_s_max,
+        )
         self._handler = handler
-        self._batch_max = batch_max
-        self._retry_s_max = retry_s_max
         self._keep = timedelta(seconds=keep_s)
-
-    async def run(self) -> None:
-        """Consume for ever."""
-        await _consume(self._bus, self._stream, self._durable, self._batch_max, self._take, self._retry_s_max)
+        self._forget_at = monotonic() + _FORGET_EACH_S
 
     async def _take(self, messages: Sequence[Msg]) -> None:
-        for message in messages:
-            await self._take_one(message)
-            await message.ack()
+        for position, message in enumerate(messages):
+            try:
+                if await self._handled(self._take_one(message), [message]):
+                    await message.ack()
+            except BaseException:
+                await _give_back(messages[position:])
+                raise
 
     async def _take_one(self, message: Msg) -> None:
-        try:
-            event = event_from_message(message.subject, message.headers, message.data)
-            async with self._database.unit_of_work() as uow:
-                if not await self._first_time(uow, event):
-                    return
+        event = event_from_message(message)
+        async with self._database.unit_of_work() as uow:
+            if await _first_time(uow, self._database, self._clock, self._durable, event.id):
                 await self._handler(uow, event)
-        except Problem as problem:
-            if problem.code in _PASSING:
-                raise
-            async with self._database.unit_of_work() as uow:
-                await bury(uow, self._database, self._clock, self._durable, message, str(problem))
 
-    async def _first_time(self, uow: UnitOfWork, event: Event) -> bool:
-        inbox = self._database.tables.inbox
-        row = {"consumer": self._durable, "event_id": event.id, "effect_time": self._clock.now()}
-        return bool(await self._database.insert_ignoring(uow, inbox, [row], returning=[inbox.c.event_id]))
+    async def _tidy(self) -> None:
+        if monotonic() >= self._forget_at:
+            self._forget_at = monotonic() + _FORGET_EACH_S
+            await self.forget_old()
 
     async def forget_old(self) -> None:
         """Drop inbox rows older than `keep_s`."""
@@ -100,8 +211,12 @@ class Consumer:
             await uow.session.execute(delete(inbox).where(inbox.c.effect_time < self._clock.now() - self._keep))
 
 
-class BatchConsumer:
-    """Hands over whole batches; the handler dedupes by itself, in a transaction of its own. Acknowledged on return."""
+class BatchConsumer(_PullLoop):
+    """Hands over whole batches; the handler dedupes by itself, in a transaction of its own.
+
+    Messages are acknowledged when it returns. When it finds something wrong, its messages are handed over
+    one by one, so that a bad one does not bury its neighbours.
+    """
 
     def __init__(
         self,
@@ -114,90 +229,121 @@ class BatchConsumer:
         *,
         batch_max: int = 100,
         retry_s_max: float = 5.0,
+        mistake_retry_s_max: float = 60.0,
     ) -> None:
-        self._bus = bus
-        self._database = database
-        self._clock = clock
-        self._stream = stream
-        self._durable = durable
+        super().__init__(
+            bus,
+            database,
+            clock,
+            stream,
+            durable,
+            batch_max=batch_max,
+            retry_s_max=retry_s_max,
+            mistake_retry_s_max=mistake_retry_s_max,
+        )
         self._handler = handler
-        self._batch_max = batch_max
-        self._retry_s_max = retry_s_max
-
-    async def run(self) -> None:
-        """Consume for ever."""
-        await _consume(self._bus, self._stream, self._durable, self._batch_max, self._take, self._retry_s_max)
 
     async def _take(self, messages: Sequence[Msg]) -> None:
+        left = list(messages)
         try:
-            await self._handler([event_from_message(m.subject, m.headers, m.data) for m in messages])
-        except Problem as problem:
-            if problem.code in _PASSING:
-                raise
-            if len(messages) > 1:
-                # One bad message must not bury its neighbours: take them one by one.
-                for message in messages:
-                    await self._take([message])
+            if await self._handled(self._hand_over(messages), messages):
+                while left:
+                    await left.pop(0).ack()
                 return
-            async with self._database.unit_of_work() as uow:
-                await bury(uow, self._database, self._clock, self._durable, messages[0], str(problem))
-        for message in messages:
-            await message.ack()
+            if len(messages) == 1:
+                return
+            while left:
+                await self._take([left[0]])
+                left.pop(0)
+        except BaseException:
+            await _give_back(left)
+            raise
+
+    async def _hand_over(self, messages: Sequence[Msg]) -> None:
+        await self._handler([event_from_message(message) for message in messages])
 
 
-async def _consume(
-    bus: Bus,
-    stream: str,
-    durable: str,
-    batch_max: int,
-    take: Callable[[Sequence[Msg]], Awaitable[None]],
-    retry_s_max: float,
-) -> None:
-    subscription: PullSubscription | None = None
-    retry_s = 0.1
-    while True:
+async def _give_back(messages: Sequence[Msg]) -> None:
+    """Let NATS deliver again at once what was not handled; where it is away it does so by itself later."""
+    for message in messages:
         try:
-            if subscription is None:
-                subscription = await bus.pull(stream, durable)
-            messages = await subscription.fetch(batch_max)
-            if messages:
-                await take(messages)
-            retry_s = 0.1
-        except (BusUnavailable, NatsError, SQLAlchemyError, OSError, Problem) as error:
-            log.warning("consumer waits", consumer=durable, error=str(error), retry_s=retry_s)
-            await asyncio.sleep(retry_s)
-            retry_s = min(retry_s * 2, retry_s_max)
+            await message.nak()
+        except MsgAlreadyAckdError:
+            continue
+        except NATS_ERRORS as error:
+            log.info("message was not given back", subject=message.subject, error=str(error))
+            return
+
+
+async def _first_time(uow: UnitOfWork, database: Database, clock: Clock, consumer: str, event_id: str) -> bool:
+    inbox = database.tables.inbox
+    row = {"consumer": consumer, "event_id": event_id, "effect_time": clock.now()}
+    return bool(await database.insert_ignoring(uow, inbox, [row], returning=[inbox.c.event_id]))
 
 
 async def bury(uow: UnitOfWork, database: Database, clock: Clock, consumer: str, message: Msg, why: str) -> None:
-    """Keep a message that cannot take effect, with the reason, where `replay_dead_letters` finds it."""
-    await uow.session.execute(
-        insert(database.tables.dead_letter).values(
-            id=new_uid(),
-            consumer=consumer,
-            subject=message.subject,
-            headers=json.dumps(dict(message.headers or {})),
-            data=message.data,
-            why=why,
-            receive_time=clock.now(),
-        )
-    )
-    log.error("message became a dead letter", consumer=consumer, subject=message.subject, why=why)
+    """Keep a message that cannot take effect, with the reason, where `replay_dead_letters` finds it.
 
-
-async def replay_dead_letters(database: Database, clock: Clock, consumer: str, handler: EventHandler) -> int:
-    """Hand a consumer's dead letters to its handler again, each in a transaction of its own; return how many took effect.
-
-    Raises:
-        Problem: what is still wrong with one of them; those before it stay done.
+    Burying it again (its acknowledgement was lost) adds nothing.
     """
+    try:
+        event_id = event_from_message(message).id
+        await _first_time(uow, database, clock, consumer, event_id)
+    except EventMalformed:
+        metadata = message.metadata
+        event_id = f"{metadata.stream}:{metadata.sequence.stream}:{metadata.timestamp.isoformat()}"
     dead = database.tables.dead_letter
-    waiting = select(dead).where(dead.c.consumer == consumer, dead.c.replay_time.is_(None)).order_by(dead.c.id)
+    row = {
+        "id": derived_uid("dead-letter", consumer, event_id),
+        "consumer": consumer,
+        "subject": message.subject,
+        "headers": json.dumps(dict(message.headers or {})),
+        "data": message.data,
+        "why": why,
+        "receive_time": clock.now(),
+    }
+    if await database.insert_ignoring(uow, dead, [row], returning=[dead.c.id]):
+        log.error("message became a dead letter", consumer=consumer, subject=message.subject, why=why)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What became of a consumer's dead letters.
+
+    Attributes:
+        replayed: How many took effect now.
+        still_dead: Id of each that did not, and why.
+    """
+
+    replayed: int
+    still_dead: dict[str, str]
+
+
+async def replay_dead_letters(database: Database, clock: Clock, consumer: str, handler: EventHandler) -> Replay:
+    """Hand a consumer's dead letters to its handler again, each in a transaction of its own."""
+    dead = database.tables.dead_letter
+    waiting = (
+        select(dead)
+        .where(dead.c.consumer == consumer, dead.c.replay_time.is_(None))
+        .order_by(dead.c.receive_time, dead.c.id)
+    )
     async with database.reader() as session:
         rows: Sequence[Any] = (await session.execute(waiting)).all()
+    replayed = 0
+    still_dead: dict[str, str] = {}
     for row in rows:
-        event = event_from_message(row.subject, json.loads(row.headers), row.data)
-        async with database.unit_of_work() as uow:
-            await handler(uow, event)
-            await uow.session.execute(update(dead).where(dead.c.id == row.id).values(replay_time=clock.now()))
-    return len(rows)
+        try:
+            event = event_from_parts(row.subject, json.loads(row.headers), row.data)
+            async with database.unit_of_work() as uow:
+                claimed = await uow.session.execute(
+                    update(dead)
+                    .where(dead.c.id == row.id, dead.c.replay_time.is_(None))
+                    .values(replay_time=clock.now())
+                    .returning(dead.c.id)
+                )
+                if claimed.all():
+                    await handler(uow, event)
+                    replayed += 1
+        except (Problem, DecodeError) as problem:
+            still_dead[row.id] = str(problem)
+    return Replay(replayed, still_dead)

@@ -24,6 +24,8 @@ from chassis.ids import new_uid
 
 Statement = TypeVar("Statement", bound=Select[Any])
 
+# The broker takes 1 MiB with its headers.
+MESSAGE_BYTES_MAX = 960 * 1024
 # What a database that is away or overloaded raises; drivers let some socket errors through.
 DATABASE_ERRORS = (SQLAlchemyError, OSError)
 
@@ -41,7 +43,12 @@ class UnitOfWork:
         self._outbox: list[dict[str, Any]] = []
 
     def emit(self, emitted: Event) -> None:
-        """Publish an event when this commits."""
+        """Publish an event when this commits.
+
+        Raises:
+            ValueError: larger than a message of the broker may be; it could never leave the outbox.
+        """
+        _check_size(emitted.subject, emitted.data)
         self._outbox.append(
             {
                 "id": emitted.id,
@@ -54,7 +61,12 @@ class UnitOfWork:
         )
 
     def project(self, projection: Projection) -> None:
-        """Write a bucket's value when this commits; a newer sequence that is already there stays."""
+        """Write a bucket's value when this commits; a newer sequence that is already there stays.
+
+        Raises:
+            ValueError: larger than a message of the broker may be.
+        """
+        _check_size(f"{projection.bucket}/{projection.key}", projection.value)
         self._outbox.append(
             {
                 "id": new_uid(),
@@ -183,6 +195,11 @@ class Database:
         """Close every connection."""
         await self._writers.dispose()
         await self._readers.dispose()
+
+
+def _check_size(what: str, data: bytes) -> None:
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise ValueError(f"message for {what} has {len(data)} bytes; {MESSAGE_BYTES_MAX} are allowed")
 
 
 class _WriterQueue:

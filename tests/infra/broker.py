@@ -37,6 +37,7 @@ class Broker:
         )
         self.credentials: dict[str, Path] = {}
         self._opened: list[Bus | Client] = []
+        self._tester: Bus | None = None
 
     @property
     def url(self) -> str:
@@ -85,7 +86,9 @@ class Broker:
 
     async def tester(self) -> Bus:
         """A bus that may do everything, for looking behind the scenes."""
-        return await self.bus_as(_TESTER)
+        if self._tester is None:
+            self._tester = await self.bus_as(_TESTER)
+        return self._tester
 
     async def clear(self) -> None:
         """Empty every stream and bucket."""
@@ -96,6 +99,7 @@ class Broker:
 
     async def close_opened(self) -> None:
         """Close what was opened here."""
+        self._tester = None
         while self._opened:
             await self._opened.pop().close()
 

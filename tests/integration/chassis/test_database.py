@@ -8,10 +8,10 @@ from decimal import Decimal
 
 import pytest
 import pytest_asyncio
-from chassis.database import DATABASE_ERRORS, Database, ExactDecimal, UtcTime, chassis_tables
-from chassis.events import Event, Projection
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, insert, select
 
+from chassis.database import DATABASE_ERRORS, Database, ExactDecimal, UtcTime, chassis_tables
+from chassis.events import Event, Projection
 from tests.conftest import DatabaseFactory
 
 METADATA = MetaData()
@@ -65,11 +65,15 @@ async def test_rows_and_outbox_commit_together(database: Database) -> None:
 
 async def test_an_error_rolls_back_rows_and_outbox(database: Database) -> None:
     """Nothing of a unit of work that raised is left."""
-    with pytest.raises(KeyError):
+
+    async def fail_half_way() -> None:
         async with database.unit_of_work() as uow:
             await uow.session.execute(insert(NOTE).values(id="a"))
             uow.emit(an_event())
             raise KeyError("on purpose")
+
+    with pytest.raises(KeyError):
+        await fail_half_way()
     assert await count_of(database, NOTE) == 0
     assert await count_of(database, CHASSIS.outbox) == 0
     assert not database.outbox_signal.is_set()
@@ -122,9 +126,7 @@ async def test_two_pools_on_one_file_wait_for_each_other(make_database: Database
             await uow.session.execute(insert(NOTE).values(id=row_id))
             await asyncio.sleep(0.01)
 
-    await asyncio.gather(
-        *(write(database, f"{n}-{i}") for n, database in enumerate((first, second)) for i in range(5))
-    )
+    await asyncio.gather(*(write(database, f"{n}-{i}") for n, database in enumerate((first, second)) for i in range(5)))
     assert await count_of(first, NOTE) == 10
 
 
