@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-INSTANCE_SECRET_KEY = "modelyard-instance"
+INSTANCE_SECRET_KEY = "modelyard-instance"  # noqa: S105 - a header's name
 # Triton reads a restricted protocol's key from a gRPC header with this prefix.
 INSTANCE_SECRET_HEADER = f"triton-grpc-protocol-{INSTANCE_SECRET_KEY}"
 

@@ -122,7 +122,6 @@ class _Call:
             if self._gone():
                 self._end("cancelled")
                 return
-            # One bad prompt must not end the engine, so every error becomes this request's answer.
             refused = self._model._server.handle_completions(body, self._on_events)
             if self._error is not None:
                 raise self._error
@@ -138,7 +137,7 @@ class _Call:
             self._fail(refusal, pb.TritonError.INVALID_ARG)
         except EngineFailure as failure:
             self._fail(failure, pb.TritonError.INTERNAL)
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - one bad prompt must not end the engine
             # The type alone: the text of an unforeseen error may quote the prompt.
             self._fail(EngineFailure(f"ENGINE_FAILED type={type(failure).__name__}"), pb.TritonError.INTERNAL)
 
@@ -161,16 +160,14 @@ class _Call:
         """llama.cpp's callback, once a token and once a batch of prompt; True ends the generation."""
         try:
             first = self._generation.input_tokens is None
-            text = "".join(
-                self._generation.take(event) for event in (events if isinstance(events, list) else [events])
-            )
+            text = "".join(self._generation.take(event) for event in (events if isinstance(events, list) else [events]))
             if self._gone():
                 return True
             self._pieces.append(text)
             # The first response goes out before the first token: it says how long the prompt is.
             if self._stream and not self._generation.finish_reason and (text or first):
                 self._send(text, 0)
-        except Exception as error:  # raised again by _run: an exception must not cross into C++
+        except Exception as error:  # noqa: BLE001 - must not cross into C++; _run raises it again
             self._error = error
             return True
         return False

@@ -73,4 +73,6 @@ def completion_options(sampling_parameters: str) -> dict[str, Any]:
 
 def _printable(name: str) -> str:
     """A caller's parameter name as one short word: it goes into an error text."""
-    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-.") else "?" for letter in name)[:64]
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-.") else "?" for letter in name)[
+        :64
+    ]

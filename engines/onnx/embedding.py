@@ -31,9 +31,7 @@ class Embedder:
         options.inter_op_num_threads = 1
         # Spinning threads take the core from the process that waits for the answer.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(
-            str(model_file), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime.InferenceSession(str(model_file), options, providers=["CPUExecutionProvider"])
         self._inputs = {tensor.name for tensor in self._session.get_inputs()}
         self._output = self._session.get_outputs()[0].name
         self._tokenizer = tokenizers.Tokenizer.from_file(str(tokenizer_file))

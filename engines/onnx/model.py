@@ -43,7 +43,7 @@ class TritonPythonModel:
         except Refusal as refusal:
             self._write_log(request, 0, "refused")
             return pb.InferenceResponse(error=pb.TritonError(str(refusal), pb.TritonError.INVALID_ARG))
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - one bad text must not end the engine
             self._write_log(request, 0, "failed")
             # The type alone: the text of an unforeseen error may quote the input.
             text = f"ENGINE_FAILED type={type(failure).__name__}"

@@ -1,0 +1,1 @@
+"""Where instances run: the provider interface and the provider for this machine."""

@@ -1,0 +1,99 @@
+"""Canary inferences: the smallest request that only a working engine answers, through the engine's own contract."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+# Engines let requests with this id past their queues and leave them out of their token logs.
+CANARY_ID = "modelyard-canary"
+
+Metadata = Sequence[tuple[str, str]]
+
+
+class ProbeFailed(Exception):
+    """The engine did not answer its canary, or answered what it must not."""
+
+
+async def probe(stub: Any, engine: str, model_name: str, *, metadata: Metadata, timeout_s: float) -> None:
+    """Ask an engine one small question.
+
+    Args:
+        stub: `GRPCInferenceServiceStub` on a grpc.aio channel.
+        engine: Whose contract to use.
+        model_name: Model as Triton knows it.
+        metadata: Opens the instance.
+        timeout_s: For the whole answer.
+
+    Raises:
+        ProbeFailed: no answer in time, an error, or a wrong answer.
+    """
+    ask = {"llamacpp": _ask_text_engine, "onnx": _ask_embedding_engine, "noop": _ask_noop}[engine]
+    try:
+        await ask(stub, model_name, metadata, timeout_s)
+    except grpc.aio.AioRpcError as error:
+        raise ProbeFailed(f"the canary ended with {error.code().name}: {error.details()}") from error
+
+
+async def _ask_text_engine(stub: Any, model_name: str, metadata: Metadata, timeout_s: float) -> None:
+    request = _request(model_name)
+    _add(request, "text_input", "BYTES", [1], _bytes_element(b"Hello"))
+    _add(request, "stream", "BOOL", [1], b"\x01")
+    _add(request, "sampling_parameters", "BYTES", [1], _bytes_element(json.dumps({"max_tokens": 1}).encode()))
+    for name in ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"):
+        _add(request, name, "BOOL", [1], b"\x01")
+    call = stub.ModelStreamInfer(metadata=metadata, timeout=timeout_s)
+    await call.write(request)
+    await call.done_writing()
+    output_tokens = 0
+    async for message in call:
+        if message.error_message:
+            raise ProbeFailed(f"the canary ended with: {message.error_message}")
+        answer = _outputs(message.infer_response)
+        if not int.from_bytes(answer.get("num_input_tokens", b""), "little"):
+            raise ProbeFailed("the canary's answer says no number of input tokens")
+        output_tokens += int.from_bytes(answer.get("num_output_tokens", b""), "little")
+    if output_tokens != 1:
+        raise ProbeFailed(f"the canary asked for 1 token and got {output_tokens}")
+
+
+async def _ask_embedding_engine(stub: Any, model_name: str, metadata: Metadata, timeout_s: float) -> None:
+    request = _request(model_name)
+    _add(request, "TEXT", "BYTES", [1, 1], _bytes_element(b"Hello"))
+    answer = _outputs(await stub.ModelInfer(request, metadata=metadata, timeout=timeout_s))
+    embedding = struct.unpack(f"<{len(answer['EMBEDDING']) // 4}f", answer["EMBEDDING"])
+    length = sum(value * value for value in embedding) ** 0.5
+    if not abs(length - 1) < 1e-3:
+        raise ProbeFailed(f"the canary's embedding has length {length:.4f} instead of 1")
+
+
+async def _ask_noop(stub: Any, model_name: str, metadata: Metadata, timeout_s: float) -> None:
+    request = _request(model_name)
+    _add(request, "INPUT", "BYTES", [1], _bytes_element(b"Hello"))
+    answer = _outputs(await stub.ModelInfer(request, metadata=metadata, timeout=timeout_s))
+    if answer["OUTPUT"] != _bytes_element(b"Hello"):
+        raise ProbeFailed("the canary came back changed")
+
+
+def _request(model_name: str) -> Any:
+    return service_pb2.ModelInferRequest(model_name=model_name, id=CANARY_ID)
+
+
+def _add(request: Any, name: str, datatype: str, shape: list[int], content: bytes) -> None:
+    request.inputs.add(name=name, datatype=datatype, shape=shape)
+    request.raw_input_contents.append(content)
+
+
+def _bytes_element(content: bytes) -> bytes:
+    """One element of a BYTES tensor: length, little-endian, then the content."""
+    return struct.pack("<I", len(content)) + content
+
+
+def _outputs(response: Any) -> dict[str, bytes]:
+    names = [output.name for output in response.outputs]
+    return dict(zip(names, response.raw_output_contents, strict=True))
