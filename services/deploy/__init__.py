@@ -1,0 +1,1 @@
+"""Deploy: endpoints, deployments and the instances that serve them."""
