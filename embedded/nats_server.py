@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import shutil
 import socket
 import subprocess
@@ -124,9 +125,15 @@ class NatsServer:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         port = self._settings.port or self._kept_port() or free_port()
         (self.folder / "port").write_text(f"{port}\n")
+        if not (self.folder / "name").exists():
+            (self.folder / "name").write_text(f"modelyard-{secrets.token_hex(8)}\n")
         configuration = self.folder / "nats.conf"
         configuration.touch(mode=0o600)
         configuration.write_text(self._configuration(port))
+
+    def _name(self) -> str:
+        # Its own, so that another server that took the port is not mistaken for this one.
+        return (self.folder / "name").read_text().strip()
 
     def _kept_port(self) -> int | None:
         try:
@@ -150,7 +157,7 @@ class NatsServer:
         preload = "\n".join(f"  {public}: {jwt}" for public, jwt in accounts.items())
         sync = "always" if settings.sync_always else '"2m"'
         return f"""\
-server_name: modelyard
+server_name: {self._name()}
 listen: "127.0.0.1:{port}"
 pid_file: {json.dumps(str(self.folder / "nats.pid"))}
 jetstream {{
@@ -186,15 +193,15 @@ resolver_preload: {{
             raise
 
     async def ready(self) -> None:
-        """Wait until the server greets on its port, which it does once its streams are read.
+        """Wait until the server greets by its name, which it does once its streams are read.
 
         Raises:
             NatsServerFailed: it ended or took longer than `ready_timeout_s`.
         """
-        port = self.port
+        port, name = self.port, self._name()
         try:
             async with asyncio.timeout(self._settings.ready_timeout_s):
-                while not await _greets(port):
+                while not await _greets(port, name):
                     if self._process is not None and self._process.poll() is not None:
                         raise NatsServerFailed(f"nats-server exited with {self._process.returncode}: {self._log_end()}")
                     await asyncio.sleep(_POLL_S)
@@ -233,15 +240,16 @@ resolver_preload: {{
         return self.log_file.read_text(errors="replace")[-2000:].strip() or "(empty log)"
 
 
-async def _greets(port: int) -> bool:
+async def _greets(port: int, name: str) -> bool:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
         return False
     try:
         async with asyncio.timeout(2.0):
-            return (await reader.readline()).startswith(b"INFO ")
-    except (TimeoutError, OSError):
+            greeting = await reader.readline()
+        return bool(json.loads(greeting.removeprefix(b"INFO "))["server_name"] == name)
+    except (TimeoutError, OSError, ValueError, KeyError):
         return False
     finally:
         writer.close()

@@ -177,7 +177,7 @@ def _reads(stream: str) -> tuple[str, ...]:
     """Follow a stream in order, from any position."""
     return (
         f"$JS.API.STREAM.INFO.{stream}",
-        f"$JS.API.CONSUMER.CREATE.{stream}.>",
+        f"$JS.API.CONSUMER.CREATE.{stream}.>",  # the ordered reader names its consumers
         f"$JS.API.CONSUMER.INFO.{stream}.>",
         f"$JS.API.CONSUMER.DELETE.{stream}.>",
         f"$JS.FC.{stream}.>",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -67,21 +68,21 @@ class Broker:
         self._opened.append(bus)
         return bus
 
-    async def client_with(self, credential: Path, inbox: str, refusals: list[str]) -> Client:
+    async def client_with(self, credential: Path | None, inbox: str, refusals: list[str]) -> Client:
         """A bare client, closed after the test; what the server refuses is added to `refusals`."""
 
         async def note(error: Exception) -> None:
             refusals.append(str(error))
 
         client = Client()
+        self._opened.append(client)
         await client.connect(
             self.url,
-            user_credentials=str(credential),
+            user_credentials=str(credential) if credential else None,
             inbox_prefix=f"_INBOX.{inbox}",
             error_cb=note,
             allow_reconnect=False,
         )
-        self._opened.append(client)
         return client
 
     async def tester(self) -> Bus:
@@ -101,7 +102,12 @@ class Broker:
         """Close what was opened here."""
         self._tester = None
         while self._opened:
-            await self._opened.pop().close()
+            opened = self._opened.pop()
+            await opened.close()
+            if isinstance(opened, Client) and opened._transport is not None:
+                # The library leaves the socket of a refused connection to the garbage collector.
+                opened._transport.close()
+                await asyncio.sleep(0)
 
     async def stop(self) -> None:
         await self.close_opened()
