@@ -1,0 +1,133 @@
+"""Wires deploy's rooms."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from modelyard.deploy.v1 import deploy_pb2_grpc
+
+from chassis.access import AccessPolicy, TokenVerifier
+from chassis.bus import Bus
+from chassis.clock import Clock, time_from_ms
+from chassis.database import Database
+from chassis.database.migrations import migrate
+from chassis.errors import Code, Problem
+from chassis.inbox import Consumer
+from chassis.outbox import OutboxRelay
+from chassis.rpc import RpcServer, ServedService, service_channel
+from chassis.rpc.client import token_from_file
+from chassis.service import ServiceContext
+from services.deploy.compute.local import LocalProvider
+from services.deploy.compute.settings import LocalSettings
+from services.deploy.events.consumed import Consumed
+from services.deploy.rpc.deployments import DeployServicer
+from services.deploy.rpc.directory import DatabaseRoleDirectory
+from services.deploy.rpc.neighbours import Neighbours
+from services.deploy.rpc.projects import ProjectServicer
+from services.deploy.settings import DeploySettings
+from services.deploy.storage import queries
+from services.deploy.storage.tables import CHASSIS
+from services.deploy.usecases.deployments import Limits
+from services.deploy.usecases.reconcile import ReconcileLimits, Reconciler
+
+MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
+DEPLOY_SERVICE = "modelyard.deploy.v1.DeployService"
+PROJECT_SERVICE = "modelyard.deploy.v1.ProjectService"
+
+
+class ClockBehindInstances(Problem):
+    """The wall clock is behind what was already recorded."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "CLOCK_BEHIND"
+
+
+async def main(context: ServiceContext, settings: DeploySettings) -> None:
+    """Run until the context says stop."""
+    url = settings.resolved_database_url("deploy")
+    if settings.migrate_on_start:
+        await migrate(url, MIGRATIONS)
+    database = Database(url, CHASSIS, pool_size_max=settings.database_pool_size_max)
+    clock = context.clock
+    await _check_clock(database, clock, settings.clock_behind_s_max)
+    provider = LocalProvider(
+        LocalSettings(
+            instances_dir=settings.data_dir / "instances",
+            cluster_secret_file=settings.cluster_secret_file,
+            lease_file=settings.lease_file,
+            cgroup_parent=settings.cgroup_parent,
+        )
+    )
+    reconciler = Reconciler(
+        database,
+        clock,
+        provider,
+        ReconcileLimits(settings.observe_s, settings.pool_idle_s, settings.failed_starts_max),
+        interval_s=settings.reconcile_s,
+    )
+    loop = context.spawn(reconciler.run(), "reconciler")
+    bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "deploy")
+    relay = OutboxRelay(database, bus, clock)
+    context.spawn(relay.run(), "outbox relay")
+    consumed = Consumed(reconciler.wanted)
+    context.spawn(Consumer(bus, database, clock, "CATALOG", "deploy-lifecycle", consumed.lifecycle).run(), "lifecycle")
+
+    credential = token_from_file(settings.service_token_file)
+    billing = service_channel(settings.billing_address, credential)
+    catalog = service_channel(settings.catalog_address, credential)
+    limits = Limits(settings.deployments_per_endpoint_max, settings.instances_max, settings.instances_memory_bytes_max)
+    deploy_servicer = DeployServicer(
+        database,
+        clock,
+        provider,
+        reconciler,
+        Neighbours(billing, catalog),
+        limits,
+        endpoints_max=settings.endpoints_per_project_max,
+    )
+    project_servicer = ProjectServicer(database, clock, reconciler.wanted)
+    public_key = settings.token_public_key_file.read_text() if settings.token_public_key_file else None
+    verifier = TokenVerifier(public_key, oidc_issuer=settings.oidc_issuer, oidc_audience=settings.oidc_audience)
+    server = RpcServer.from_settings(
+        settings,
+        [
+            ServedService(DEPLOY_SERVICE, deploy_pb2_grpc.add_DeployServiceServicer_to_server, deploy_servicer),
+            ServedService(PROJECT_SERVICE, deploy_pb2_grpc.add_ProjectServiceServicer_to_server, project_servicer),
+        ],
+        AccessPolicy(verifier, DatabaseRoleDirectory(database)),
+    )
+    await server.start()
+    context.ready({"grpc": server.address})
+    await context.stop_event.wait()
+    async with asyncio.timeout(settings.stop_s_max * 2):
+        await server.stop(grace_s=1.0)
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+        if settings.release_on_stop and not context.failed:
+            await reconciler.release_all()
+            # The ends of the instances must be known before NATS goes, or the bill would wait for the next start.
+            while bus.connected and await relay.relay_once():
+                pass
+        await reconciler.close()
+        await context.close()
+        for channel in (billing, catalog):
+            await channel.close()
+        await bus.close()
+        await database.dispose()
+
+
+async def _check_clock(database: Database, clock: Clock, behind_s_max: float) -> None:
+    """Refuse to record time that has been recorded already.
+
+    Raises:
+        ClockBehindInstances: naming both moments.
+    """
+    async with database.reader() as session:
+        newest_ms = await queries.newest_instance_ms(session)
+    if clock.now_ms() < newest_ms - behind_s_max * 1000:
+        raise ClockBehindInstances(
+            f"the wall clock says {clock.now().isoformat()} and an instance was last seen at "
+            f"{time_from_ms(newest_ms).isoformat()}; more than {behind_s_max:g} s behind is refused: set the clock right "
+            "and start again"
+        )

@@ -1,0 +1,42 @@
+"""Deploy's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import SettingsConfigDict
+
+from chassis.settings import ServiceSettings
+
+
+class DeploySettings(ServiceSettings):
+    """`MODELYARD_DEPLOY_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="MODELYARD_DEPLOY_")
+
+    # Secret from which each instance's own is derived; mode 0600.
+    cluster_secret_file: Path
+    # The platform touches it; instances end themselves when it is old. Empty: they live until they are terminated.
+    lease_file: Path | None = None
+    # End all instances at a clean stop; the next start allocates new ones.
+    release_on_stop: bool = False
+    # cgroup v2 folder delegated to this user, for kernel limits on instances.
+    cgroup_parent: Path | None = None
+
+    endpoints_per_project_max: int = 100
+    deployments_per_endpoint_max: int = 20
+    # Instances on this platform, the pool's too.
+    instances_max: int = 16
+    # Memory of all instances together, bytes.
+    instances_memory_bytes_max: int = 32 * 1024**3
+
+    # How often the loop looks without being woken, seconds.
+    reconcile_s: float = 1.0
+    # How often a living instance is published as seen, seconds.
+    observe_s: float = 60.0
+    # How long a pool that no deployment needs stays warm, seconds.
+    pool_idle_s: float = 300.0
+    # Instances that may end by themselves in a row before a deployment is FAILED.
+    failed_starts_max: int = 3
+    # A wall clock further behind the newest stored instant than this refuses to start, seconds.
+    clock_behind_s_max: float = 60.0

@@ -1,0 +1,232 @@
+"""Reading deploy's rows. What a decision reads is loaded with `database.locking`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Select, Table, func, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chassis.database import Database
+from services.deploy.domain.deployments import DeploymentState, InstanceState
+from services.deploy.storage.tables import (
+    ApiKeyRow,
+    DeploymentRow,
+    EndpointRow,
+    InstanceRow,
+    PoolRow,
+    ProjectRow,
+)
+
+
+def table(row_class: Any) -> Table:
+    """The SQLAlchemy table of a row class."""
+    found: Table = row_class.__table__
+    return found
+
+
+_PROJECT, _KEY, _ENDPOINT = table(ProjectRow), table(ApiKeyRow), table(EndpointRow)
+_DEPLOYMENT, _INSTANCE, _POOL = table(DeploymentRow), table(InstanceRow), table(PoolRow)
+
+
+async def _one(session: AsyncSession, query: Select[Any]) -> Any:
+    return (await session.execute(query)).scalar_one_or_none()
+
+
+async def _all(session: AsyncSession, query: Select[Any]) -> list[Any]:
+    return list((await session.execute(query)).scalars())
+
+
+async def project(session: AsyncSession, name_or_uid: str) -> ProjectRow | None:
+    """A project by name or uid."""
+    row: ProjectRow | None = await _one(
+        session, select(ProjectRow).where((_PROJECT.c.name == name_or_uid) | (_PROJECT.c.uid == name_or_uid))
+    )
+    return row
+
+
+async def project_locked(session: AsyncSession, database: Database, uid: str) -> ProjectRow:
+    """A project that is about to change."""
+    query = database.locking(select(ProjectRow).where(_PROJECT.c.uid == uid))
+    return (await session.execute(query)).scalar_one()
+
+
+async def projects_page(session: AsyncSession, after: str, limit: int) -> list[ProjectRow]:
+    """Projects after a name, in name order."""
+    return await _all(session, select(ProjectRow).where(_PROJECT.c.name > after).order_by(_PROJECT.c.name).limit(limit))
+
+
+async def api_key(session: AsyncSession, project_uid: str, key_id: str) -> ApiKeyRow | None:
+    """One key of a project."""
+    row: ApiKeyRow | None = await _one(
+        session, select(ApiKeyRow).where(_KEY.c.id == key_id, _KEY.c.project_uid == project_uid)
+    )
+    return row
+
+
+async def api_keys_page(session: AsyncSession, project_uid: str, skip: int, limit: int) -> list[ApiKeyRow]:
+    """Keys of a project, newest first."""
+    return await _all(
+        session,
+        select(ApiKeyRow)
+        .where(_KEY.c.project_uid == project_uid)
+        .order_by(_KEY.c.create_time.desc(), _KEY.c.id)
+        .offset(skip)
+        .limit(limit),
+    )
+
+
+async def endpoint_keys(session: AsyncSession, endpoint_uid: str, kind: int | None = None) -> list[ApiKeyRow]:
+    """Keys of one endpoint that are not revoked."""
+    query = select(ApiKeyRow).where(_KEY.c.endpoint_uid == endpoint_uid, _KEY.c.revoke_time.is_(None))
+    return await _all(session, query if kind is None else query.where(_KEY.c.kind == kind))
+
+
+async def endpoint(session: AsyncSession, project_uid: str, name: str) -> EndpointRow | None:
+    """A project's endpoint by its name."""
+    row: EndpointRow | None = await _one(
+        session,
+        select(EndpointRow).where(
+            _ENDPOINT.c.project_uid == project_uid, _ENDPOINT.c.name == name, _ENDPOINT.c.deleted.is_(False)
+        ),
+    )
+    return row
+
+
+async def endpoint_locked(session: AsyncSession, database: Database, uid: str) -> EndpointRow:
+    """An endpoint that is about to change."""
+    return (await session.execute(database.locking(select(EndpointRow).where(_ENDPOINT.c.uid == uid)))).scalar_one()
+
+
+async def endpoints_page(session: AsyncSession, project_uid: str, after: str, limit: int) -> list[EndpointRow]:
+    """A project's endpoints after a name, in name order."""
+    return await _all(
+        session,
+        select(EndpointRow)
+        .where(_ENDPOINT.c.project_uid == project_uid, _ENDPOINT.c.name > after, _ENDPOINT.c.deleted.is_(False))
+        .order_by(_ENDPOINT.c.name)
+        .limit(limit),
+    )
+
+
+async def endpoint_count(session: AsyncSession, project_uid: str) -> int:
+    """How many endpoints a project has."""
+    query = (
+        select(func.count())
+        .select_from(_ENDPOINT)
+        .where(_ENDPOINT.c.project_uid == project_uid, _ENDPOINT.c.deleted.is_(False))
+    )
+    return int((await session.execute(query)).scalar_one())
+
+
+async def endpoints_with_routes(session: AsyncSession) -> list[EndpointRow]:
+    """Endpoints that live, and deleted ones whose route is not taken back yet."""
+    return await _all(
+        session,
+        select(EndpointRow).where(_ENDPOINT.c.deleted.is_(False) | (_ENDPOINT.c.route_digest != "")),
+    )
+
+
+async def deployment(session: AsyncSession, endpoint_uid: str, name: str) -> DeploymentRow | None:
+    """A deployment behind an endpoint by its name."""
+    row: DeploymentRow | None = await _one(
+        session,
+        select(DeploymentRow).where(
+            _DEPLOYMENT.c.endpoint_uid == endpoint_uid,
+            _DEPLOYMENT.c.name == name,
+            _DEPLOYMENT.c.state != DeploymentState.DELETED,
+        ),
+    )
+    return row
+
+
+async def deployment_by_uid(session: AsyncSession, uid: str) -> DeploymentRow | None:
+    """A deployment, also one that is deleted."""
+    row: DeploymentRow | None = await _one(session, select(DeploymentRow).where(_DEPLOYMENT.c.uid == uid))
+    return row
+
+
+async def deployments_of(session: AsyncSession, endpoint_uids: Sequence[str]) -> list[DeploymentRow]:
+    """Deployments behind endpoints, those being deleted too, in name order."""
+    return await _all(
+        session,
+        select(DeploymentRow)
+        .where(_DEPLOYMENT.c.endpoint_uid.in_(endpoint_uids), _DEPLOYMENT.c.state != DeploymentState.DELETED)
+        .order_by(_DEPLOYMENT.c.resource),
+    )
+
+
+async def deployments_page(
+    session: AsyncSession, project_uid: str, endpoint_uid: str, after: str, limit: int
+) -> list[DeploymentRow]:
+    """Deployments of a project (or of one endpoint) after a resource name, in name order."""
+    query = (
+        select(DeploymentRow)
+        .where(
+            _DEPLOYMENT.c.project_uid == project_uid,
+            _DEPLOYMENT.c.resource > after,
+            _DEPLOYMENT.c.state != DeploymentState.DELETED,
+        )
+        .order_by(_DEPLOYMENT.c.resource)
+        .limit(limit)
+    )
+    return await _all(session, query.where(_DEPLOYMENT.c.endpoint_uid == endpoint_uid) if endpoint_uid else query)
+
+
+async def living_deployments(session: AsyncSession) -> list[DeploymentRow]:
+    """Every deployment that is not deleted."""
+    return await _all(session, select(DeploymentRow).where(_DEPLOYMENT.c.state != DeploymentState.DELETED))
+
+
+async def deployments_of_version(session: AsyncSession, model_version: str) -> list[DeploymentRow]:
+    """Deployments that serve a version and are not deleted."""
+    return await _all(
+        session,
+        select(DeploymentRow).where(
+            _DEPLOYMENT.c.model_version == model_version, _DEPLOYMENT.c.state != DeploymentState.DELETED
+        ),
+    )
+
+
+async def pools(session: AsyncSession) -> list[PoolRow]:
+    """Every pool."""
+    return await _all(session, select(PoolRow))
+
+
+async def pool_of_version(session: AsyncSession, model_version: str) -> PoolRow | None:
+    """The pool of a version."""
+    row: PoolRow | None = await _one(session, select(PoolRow).where(_POOL.c.model_version == model_version))
+    return row
+
+
+async def living_instances(session: AsyncSession) -> list[InstanceRow]:
+    """Instances that are not released, oldest first."""
+    return await _all(
+        session,
+        select(InstanceRow)
+        .where(_INSTANCE.c.state != InstanceState.RELEASED)
+        .order_by(_INSTANCE.c.allocate_ms, _INSTANCE.c.uid),
+    )
+
+
+async def instances_of(session: AsyncSession, deployment_uids: Sequence[str]) -> list[InstanceRow]:
+    """Instances of deployments that are not released, oldest first."""
+    return await _all(
+        session,
+        select(InstanceRow)
+        .where(_INSTANCE.c.deployment_uid.in_(deployment_uids), _INSTANCE.c.state != InstanceState.RELEASED)
+        .order_by(_INSTANCE.c.allocate_ms, _INSTANCE.c.uid),
+    )
+
+
+async def instances_page(session: AsyncSession, after: str, limit: int, *, show_released: bool) -> list[InstanceRow]:
+    """Instances of the platform after a uid; uids are in time order."""
+    query = select(InstanceRow).where(_INSTANCE.c.uid > after).order_by(_INSTANCE.c.uid).limit(limit)
+    return await _all(session, query if show_released else query.where(_INSTANCE.c.state != InstanceState.RELEASED))
+
+
+async def newest_instance_ms(session: AsyncSession) -> int:
+    """The newest moment that was stored of any instance; 0 when there is none."""
+    query = select(func.max(_INSTANCE.c.through_ms))
+    return int((await session.execute(query)).scalar_one_or_none() or 0)
