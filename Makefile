@@ -1,0 +1,68 @@
+# Every command works on a fresh Linux machine with Python 3.11 or 3.12 and make.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; then echo $$p; break; fi; done)
+BIN := .venv/bin
+STAMP := .venv/.installed
+PROTOS := $(shell find proto -name '*.proto' | sort)
+
+.PHONY: help
+help: ## Show every command
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(STAMP) ## Install everything into .venv
+
+$(STAMP): requirements.lock pyproject.toml client/pyproject.toml
+	@sh deploy/preflight.sh "$(PYTHON)"
+	@test -x $(BIN)/python || { echo "==> making .venv with $(PYTHON)"; "$(PYTHON)" -m venv .venv; }
+	@echo "==> installing the locked dependencies (about 350 MB to download the first time)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes --progress-bar on -q -r requirements.lock
+	@echo "==> installing modelyard"
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -q -e client -e .
+	@touch $(STAMP)
+
+.PHONY: demo
+demo: install ## Install all, run the main job on real parts
+	@$(BIN)/modelyard demo
+
+.PHONY: up
+up: install ## Run the platform in the foreground; Ctrl-C stops it
+	@$(BIN)/modelyard up
+
+.PHONY: test
+test: install ## Run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: install ## Lint, types, import rules, contracts, generated code, migrations
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/buf lint
+	@sh deploy/breaking.sh
+	@$(MAKE) -s check-proto
+	@$(BIN)/python -m chassis.database.drift services.catalog services.deploy services.billing
+
+.PHONY: check-proto
+check-proto: install
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=$$tmp --grpc_python_out=$$tmp \
+	  --mypy_out=quiet:$$tmp --mypy_grpc_out=quiet:$$tmp $(PROTOS) && \
+	diff -r -x __pycache__ $$tmp gen >/dev/null || { echo "gen/ is not what proto/ says; run 'make proto'"; exit 1; }
+
+.PHONY: proto
+proto: install ## Generate gen/ from proto/
+	@rm -rf gen && mkdir gen
+	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=gen --grpc_python_out=gen \
+	  --mypy_out=quiet:gen --mypy_grpc_out=quiet:gen $(PROTOS)
+
+.PHONY: lock
+lock: ## Resolve requirements.lock anew (needs uv)
+	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --no-emit-package modelyard-client -o requirements.lock
+
+.PHONY: clean
+clean: ## Remove .venv, caches and the platform's data in var/
+	@rm -rf .venv var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
