@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+_LOCKED_RETRY_S = 0.02
 
 
 def sqlite_engine(
@@ -28,7 +32,6 @@ def sqlite_engine(
     begin_statement = "begin" if read_only else "begin immediate"
     pragmas = {
         "busy_timeout": str(int(busy_timeout_ms)),
-        "journal_mode": "wal",
         "synchronous": "full",
         "foreign_keys": "on" if foreign_keys else "off",
         "query_only": "on" if read_only else "off",
@@ -39,6 +42,7 @@ def sqlite_engine(
         # Python's driver would begin by itself, and not before every statement.
         connection.isolation_level = None
         cursor = connection.cursor()
+        _write_ahead(cursor, busy_timeout_ms)
         for name, value in pragmas.items():
             cursor.execute(f"pragma {name}={value}")
         cursor.close()
@@ -48,3 +52,20 @@ def sqlite_engine(
         connection.exec_driver_sql(begin_statement)
 
     return engine
+
+
+def _write_ahead(cursor: Any, busy_timeout_ms: int) -> None:
+    """Switch a new file to the write-ahead log; once per file, it stays so.
+
+    SQLite does not wait for other processes here, so processes that start at once on a new file would fail.
+    """
+    give_up_at = time.monotonic() + busy_timeout_ms / 1000
+    cursor.execute("pragma journal_mode")
+    while cursor.fetchone()[0] != "wal":
+        try:
+            cursor.execute("pragma journal_mode=wal")
+        except sqlite3.OperationalError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(_LOCKED_RETRY_S)
+            cursor.execute("pragma journal_mode")
