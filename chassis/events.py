@@ -161,9 +161,7 @@ def decode_event(event: Event, message_type: type[M]) -> M:
     try:
         return message_type.FromString(event.data)
     except DecodeError as err:
-        raise EventMalformed(
-            f"event {event.id} ({event.type}, {len(event.data)} bytes) does not decode"
-        ) from err
+        raise EventMalformed(f"event {event.id} ({event.type}, {len(event.data)} bytes) does not decode") from err
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,7 @@ def charge(quantity: int, rate: Rate) -> Fraction:
         NegativeQuantity: a correction voids a record and adds another.
     """
     if quantity < 0:
-        raise NegativeQuantity(
-            f"quantity {quantity} {rate.unit} is below zero; void the record and add another"
-        )
+        raise NegativeQuantity(f"quantity {quantity} {rate.unit} is below zero; void the record and add another")
     return Fraction(rate.amount) * quantity / rate.per
 
 

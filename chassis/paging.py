@@ -24,9 +24,7 @@ def page_size(requested: int, *, default: int = PAGE_SIZE_DEFAULT, maximum: int 
         InvalidArgument: the requested size is below zero.
     """
     if requested < 0:
-        raise InvalidArgument(
-            f"page size {requested} is below zero; 0 to {maximum} are allowed", field="page_size"
-        )
+        raise InvalidArgument(f"page size {requested} is below zero; 0 to {maximum} are allowed", field="page_size")
     return min(requested or default, maximum)
 
 
