@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-_PAIR = re.compile(r"(\w+)=(\S+)")
+_PAIR = re.compile(r"(\w+)=([^\s;]+)")
 
 
 class Refusal(Exception):
@@ -28,7 +28,7 @@ def prompt_too_long(prompt_tokens: int, context_tokens: int, **facts: int | str)
 
 def read_refusal(text: str) -> tuple[str, Mapping[str, str]]:
     """Reason and facts of a refusal's text, wherever in a longer message it stands; ("", {}) where there is none."""
-    found = re.search(r"\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b((?: \w+=\S+)*)", text)
+    found = re.search(r"\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b((?: \w+=[^\s;]+)*)", text)
     if found is None:
         return "", {}
     return found[1], dict(_PAIR.findall(found[2]))

@@ -73,7 +73,9 @@ def _weights(engine: str, suffix: str, artifacts: Mapping[str, Path]) -> str:
 
 
 def _link(link: Path, path: Path) -> None:
-    source = path.resolve(strict=True)
+    source = path.resolve()
+    if not source.exists():
+        raise FileNotFoundError(f"{path} is not there")
     link.unlink(missing_ok=True)
     link.symlink_to(source)
 

@@ -12,7 +12,7 @@ from typing import Protocol
 class InstanceState(Enum):
     """Where an instance is in its life. It is billed from its start to its exit, whatever the state in between."""
 
-    STARTING = "STARTING"  # no answers yet, or none for now while it is being mended
+    STARTING = "STARTING"  # no answers yet, or none for now because Triton starts again
     READY = "READY"  # the model answered its last canary
     FAILED = "FAILED"  # ended by itself: it could not run or kept breaking
     EXITED = "EXITED"  # ended because it was told to, or its keeper or machine died

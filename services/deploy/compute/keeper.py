@@ -1,7 +1,7 @@
 """The keeper of one local instance: `python -m services.deploy.compute.keeper --instance-uid UID --folder FOLDER`.
 
-It outlives deploy. It starts Triton, mends a dead model, starts Triton again when it dies, writes what happened into
-the instance's folder, and ends everything when the platform's lease is stale or it is told to (SIGTERM).
+It outlives deploy. It starts Triton, starts it again when it or the model in it dies or goes deaf, writes what
+happened into the instance's folder, and ends everything when the platform's lease is stale or it is told to (SIGTERM).
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ class Keeper:
         self._heartbeat = Heartbeat(folder.heartbeat, fsync_interval_ms=int(settings.heartbeat_fsync_s * 1000))
         self._told_to_end = asyncio.Event()
         self._starts = _Recent(settings.restart_window_s)
-        self._mends = _Recent(settings.mend_window_s)
         self._restart_count = 0
-        self._mend_count = 0
         self._was_ready = False
 
     def end(self) -> None:
@@ -160,6 +158,9 @@ class Keeper:
     async def _watch_server(self) -> None:
         """Look after a ready server until it needs a new start.
 
+        A broken model is not loaded again in the same Triton: an unload waits for ever for the streams that hang on
+        its dead stub, while a new start takes as long as a load and ends them at once.
+
         Raises:
             ServerBroken: it does.
         """
@@ -168,27 +169,11 @@ class Keeper:
             await asyncio.sleep(self._settings.check_interval_s)
             self._server.check_running()
             self._check_memory()
-            if dead := self._server.dead_stubs():
-                await self._mend(f"{dead} stub process of the model died")
-            elif time.monotonic() >= next_canary_s:
+            if self._server.has_dead_stub():
+                raise ServerBroken("the model's stub process died")
+            if time.monotonic() >= next_canary_s:
                 next_canary_s = time.monotonic() + self._settings.canary_interval_s
-                try:
-                    await self._server.probe()
-                except ServerBroken as broken:
-                    await self._mend(str(broken))
-
-    async def _mend(self, why: str) -> None:
-        self._say(f"the model is loaded again: {why}")
-        self._set_state(InstanceState.STARTING, f"the model is loaded again: {why}")
-        mends = self._mends.add()
-        if mends > self._settings.mends_max:
-            within = f"within {self._settings.mend_window_s:g} s"
-            raise ServerBroken(f"the model broke {mends} times {within}; at last: {why}")
-        self._server.check_running()
-        await self._server.unload()
-        await self._server.load()
-        self._mend_count += 1
-        self._set_ready()
+                await self._server.probe()
 
     def _check_memory(self) -> None:
         process = self._server.memory_process()
@@ -209,7 +194,6 @@ class Keeper:
             "metrics_address": self._server.metrics_address,
             "triton_pid": self._server.pid,
             "restarts": self._restart_count,
-            "mends": self._mend_count,
             "at_ms": self._clock.now_ms(),
         }
         write_record(self._folder.state, record, durable=False)

@@ -216,7 +216,7 @@ class LocalProvider:
                 limits=str(started["limits"]),
                 handle=handle,
             )
-        for name in ("triton_pid", "metrics_address", "restarts", "mends"):
+        for name in ("triton_pid", "metrics_address", "restarts"):
             if state.get(name) is not None:
                 handle[name] = str(state[name])
         return InstanceView(

@@ -144,9 +144,9 @@ class Server:
             how = f"was killed by signal {-code}" if code < 0 else f"exited with {code}"
             raise ServerBroken(f"Triton {how}")
 
-    def dead_stubs(self) -> int:
-        """How many of the model's stub processes have died since it was loaded. Triton does not notice."""
-        return sum(not _runs(one) for one in self._model_stubs)
+    def has_dead_stub(self) -> bool:
+        """Whether a stub process of the loaded model has died, which Triton does not notice: it stays READY."""
+        return not all(_runs(one) for one in self._model_stubs)
 
     def memory_process(self) -> psutil.Process | None:
         """The process whose descendants use the instance's memory."""
@@ -162,41 +162,14 @@ class Server:
             ServerBroken: it did not load in time, or its canary failed.
         """
         request = service_pb2.RepositoryModelLoadRequest(model_name=self._spec.model_name)
-        await self._control("load", self._stub.RepositoryModelLoad, request)
+        try:
+            await self._stub.RepositoryModelLoad(
+                request, metadata=self._metadata, timeout=self._settings.load_timeout_s
+            )
+        except grpc.aio.AioRpcError as error:
+            raise ServerBroken(f"model load ended with {error.code().name}: {error.details()}") from error
         self._model_stubs = self._stub_processes()
         await self.probe()
-
-    async def unload(self) -> None:
-        """Unload a model that does not work; its stub may be deaf, so it is killed first.
-
-        Raises:
-            ServerBroken: Triton did not let go of it in time.
-        """
-        for one in self._model_stubs:
-            _kill(one)
-        self._model_stubs = []
-        request = service_pb2.RepositoryModelUnloadRequest(model_name=self._spec.model_name)
-        await self._control("unload", self._stub.RepositoryModelUnload, request)
-        deadline = asyncio.get_running_loop().time() + self._settings.load_timeout_s
-        # Unload answers before the model is gone, and a load in between would do nothing.
-        while await self._is_loaded():
-            if asyncio.get_running_loop().time() > deadline:
-                raise ServerBroken(f"the model was not unloaded within {self._settings.load_timeout_s:g} s")
-            await asyncio.sleep(0.05)
-
-    async def _is_loaded(self) -> bool:
-        request = service_pb2.RepositoryIndexRequest()
-        index = await self._control("index", self._stub.RepositoryIndex, request)
-        return any(
-            model.name == self._spec.model_name and (model.state, model.reason) != ("UNAVAILABLE", "unloaded")
-            for model in index.models
-        )
-
-    async def _control(self, what: str, call: Any, request: Any) -> Any:
-        try:
-            return await call(request, metadata=self._metadata, timeout=self._settings.load_timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise ServerBroken(f"model {what} ended with {error.code().name}: {error.details()}") from error
 
     async def probe(self) -> None:
         """One canary inference.

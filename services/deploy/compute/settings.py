@@ -17,13 +17,11 @@ class LocalSettings:
         lease_file: The platform touches it every few seconds; None: instances live until they are terminated.
         lease_stale_s: Without a touch for this long, an instance ends itself.
         start_timeout_s: From Triton's start until it answers.
-        load_timeout_s: One model load or unload.
+        load_timeout_s: One model load.
         canary_timeout_s: One canary inference.
         canary_interval_s: Between canaries of a ready instance.
         check_interval_s: Between looks at processes, lease and memory, and between heartbeats.
         stop_timeout_s: What running calls get to finish when an instance is ended.
-        mends_max: Model reloads in `mend_window_s` before Triton is started again instead.
-        mend_window_s: See `mends_max`.
         restarts_max: Starts of Triton in `restart_window_s` before the instance fails.
         restart_window_s: See `restarts_max`.
         restart_backoff_s: Pause before the first new start; doubles with each.
@@ -45,8 +43,6 @@ class LocalSettings:
     canary_interval_s: float = 10.0
     check_interval_s: float = 1.0
     stop_timeout_s: int = 5
-    mends_max: int = 3
-    mend_window_s: float = 60.0
     restarts_max: int = 5
     restart_window_s: float = 600.0
     restart_backoff_s: float = 0.5

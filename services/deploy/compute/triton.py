@@ -13,6 +13,7 @@ from pathlib import Path
 from chassis.instance_secret import INSTANCE_SECRET_KEY
 
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHON_LIBRARY = f"libpython{PYTHON_VERSION}.so.1.0"
 _PROTOCOLS = "health,metadata,inference,shared-memory,model-config,model-repository,statistics,trace,logging"
 _KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
 
@@ -67,10 +68,14 @@ def prepare_backends(folder: Path, files: TritonFiles) -> Path:
     return folder
 
 
+def python_library_folders() -> list[str]:
+    """Where libpython3.X.so, which the stub links against, lies: as built, and, for a moved Python, beside it."""
+    return [folder for folder in (sysconfig.get_config_var("LIBDIR"), f"{sys.base_prefix}/lib") if folder]
+
+
 def triton_environment(files: TritonFiles, given: Mapping[str, str]) -> dict[str, str]:
     """Environment of Triton and its stubs: a few neutral variables of `given` and what the two need."""
-    # The stub links against libpython3.X.so, which lies here in every shared build of Python.
-    library_folders = [str(files.libraries), sysconfig.get_config_var("LIBDIR"), given.get("LD_LIBRARY_PATH")]
+    library_folders = [str(files.libraries), *python_library_folders(), given.get("LD_LIBRARY_PATH")]
     return {
         **{name: given[name] for name in _KEPT_ENVIRONMENT if name in given},
         "LD_LIBRARY_PATH": ":".join(folder for folder in library_folders if folder),
