@@ -1,0 +1,1 @@
+"""Inference: access, routes, calls to models, and the usage journal. See README.md."""

@@ -1,0 +1,1 @@
+"""Keys and routes, as deploy projects them."""

@@ -1,0 +1,60 @@
+"""Inference keys, as deploy projects them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+
+from modelyard.deploy.v1 import routes_pb2
+
+from chassis.bus import Bus
+from chassis.clock import Clock, ms_from_time
+from services.inference.domain.errors import KeyInvalid, RoutesStale
+
+_KEY = re.compile(r"my_([a-z2-7]{1,32})_[a-z2-7]{1,128}")
+_REFUSAL = (
+    "the key is missing, wrong, expired or revoked; pass `Authorization: Bearer my_…`, `modelyard key create` makes one"
+)
+
+
+class KeyDirectory:
+    """Every key of the platform, by id. The credential itself is only ever compared by digest."""
+
+    BUCKET = "access"
+
+    def __init__(self, bus: Bus, clock: Clock, *, stale_s_max: float) -> None:
+        self._clock = clock
+        self._stale_s_max = stale_s_max
+        self._keys: dict[str, routes_pb2.KeyAccess] = {}
+        self.watch = bus.watch_bucket(self.BUCKET, self._changed)
+
+    def authenticate(self, header: str | None) -> routes_pb2.KeyAccess:
+        """The key in an authorization header.
+
+        Raises:
+            KeyInvalid: missing, wrong, expired or revoked; all answer alike.
+            RoutesStale: what is known of keys is too old to trust.
+        """
+        if self.watch.staleness_s > self._stale_s_max:
+            raise RoutesStale(
+                f"keys were last confirmed {self.watch.staleness_s:.0f} s ago; at most {self._stale_s_max:.0f} s are "
+                "allowed: bring NATS back",
+                retry_after_s=5.0,
+            )
+        scheme, _, credential = (header or "").partition(" ")
+        match = _KEY.fullmatch(credential.strip()) if scheme.lower() == "bearer" else None
+        key = self._keys.get(match[1]) if match else None
+        digest = hashlib.sha256(credential.strip().encode()).digest()
+        if key is None or not hmac.compare_digest(digest, key.secret_sha256) or key.revoked or self._expired(key):
+            raise KeyInvalid(_REFUSAL)
+        return key
+
+    def _expired(self, key: routes_pb2.KeyAccess) -> bool:
+        return key.HasField("expire_time") and key.expire_time.ToMilliseconds() <= ms_from_time(self._clock.now())
+
+    def _changed(self, key: str, value: bytes | None, _sequence: int) -> None:
+        if value is None:
+            self._keys.pop(key, None)
+        else:
+            self._keys[key] = routes_pb2.KeyAccess.FromString(value)

@@ -1,0 +1,269 @@
+"""Triton over gRPC: the contracts of the text and embedding engines, and raw tensors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from modelyard.deploy.v1 import routes_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from chassis.instance_secret import INSTANCE_SECRET_HEADER, instance_secret
+from chassis.telemetry import get_logger
+from services.inference.domain.balance import choose_least_loaded
+from services.inference.domain.errors import EngineBusy, EngineFailed, EngineTimeout, PromptTooLong, RequestInvalid
+
+log = get_logger(__name__)
+
+_MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one response of a text engine added."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors, row by row, as little-endian FP32 bytes, and the tokens that were read."""
+
+    rows: list[bytes]
+    input_tokens: int
+
+
+class NothingRead(Exception):
+    """The instance was not reached: another one may be asked."""
+
+
+class TritonBackend:
+    """All instances, one channel each, with the calls in flight counted.
+
+    Args:
+        cluster_secret: Every instance's secret is derived from it; nothing travels that could be overheard.
+        token_timeout_s: Longest wait for the next response of a stream.
+    """
+
+    def __init__(self, cluster_secret: bytes, *, token_timeout_s: float) -> None:
+        self._cluster_secret = cluster_secret
+        self._token_timeout_s = token_timeout_s
+        self._channels: dict[tuple[str, str], tuple[grpc.aio.Channel, Any]] = {}
+        self._in_flight: Counter[str] = Counter()
+        self._turn = 0
+
+    def choose(self, targets: Sequence[routes_pb2.RouteTarget], avoid: str = "") -> routes_pb2.RouteTarget:
+        """The least loaded instance, another than `avoid` where there is one."""
+        by_uid = {target.instance_uid: target for target in targets if target.instance_uid != avoid}
+        if not by_uid:
+            by_uid = {target.instance_uid: target for target in targets}
+        self._turn += 1
+        return by_uid[choose_least_loaded(sorted(by_uid), self._in_flight, self._turn)]
+
+    @contextmanager
+    def in_flight(self, target: routes_pb2.RouteTarget) -> Iterator[None]:
+        """Count a call while it runs."""
+        self._in_flight[target.instance_uid] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[target.instance_uid] -= 1
+            if not self._in_flight[target.instance_uid]:
+                del self._in_flight[target.instance_uid]
+
+    async def generate(
+        self, target: routes_pb2.RouteTarget, request_id: str, prompt: str, sampling: Mapping[str, object]
+    ) -> AsyncIterator[Piece]:
+        """Stream an answer. Closing the iterator cancels the work.
+
+        Raises:
+            NothingRead: not reached, nothing happened.
+            PromptTooLong, RequestInvalid, EngineBusy: refused before it was read.
+            EngineFailed, EngineTimeout: it broke on the way.
+        """
+        request = service_pb2.ModelInferRequest(model_name=target.model_name, id=request_id)
+        add_bytes(request, "text_input", [prompt.encode()], [1])
+        add_bytes(request, "sampling_parameters", [json.dumps(sampling).encode()], [1])
+        for flag in (
+            "stream",
+            "exclude_input_in_output",
+            "return_finish_reason",
+            "return_num_input_tokens",
+            "return_num_output_tokens",
+        ):
+            add_tensor(request, flag, "BOOL", [1], b"\x01")
+        started = False
+        async for response in self.raw_stream(target, request):
+            outputs = named_outputs(response)
+            reason = read_bytes(outputs.get("finish_reason", b"")).decode()
+            yield Piece(
+                text=read_bytes(outputs.get("text_output", b"")).decode("utf-8", errors="replace"),
+                input_tokens=int.from_bytes(outputs.get("num_input_tokens", b""), "little"),
+                output_tokens=int.from_bytes(outputs.get("num_output_tokens", b""), "little"),
+                finish_reason="" if reason == "None" else reason,
+            )
+            started = True
+        if not started:
+            raise EngineFailed("the instance ended the call without an answer; try again", retry_after_s=1.0)
+
+    async def embed(self, target: routes_pb2.RouteTarget, request_id: str, texts: Sequence[str]) -> Embedded:
+        """Embed texts, one row a text, order kept.
+
+        Raises:
+            As `generate`.
+        """
+        request = service_pb2.ModelInferRequest(model_name=target.model_name, id=request_id)
+        add_bytes(request, "TEXT", [text.encode() for text in texts], [len(texts), 1])
+        response = await self.raw_infer(target, request)
+        outputs = named_outputs(response)
+        vectors, counts = outputs["EMBEDDING"], outputs["NUM_INPUT_TOKENS"]
+        width = len(vectors) // len(texts)
+        return Embedded(
+            rows=[vectors[start : start + width] for start in range(0, len(vectors), width)],
+            input_tokens=sum(struct.unpack(f"<{len(counts) // 4}i", counts)),
+        )
+
+    async def raw_infer(
+        self, target: routes_pb2.RouteTarget, request: service_pb2.ModelInferRequest
+    ) -> service_pb2.ModelInferResponse:
+        """One request, one response."""
+        stub, metadata = self._stub(target)
+        try:
+            return await stub.ModelInfer(request, metadata=metadata, timeout=self._token_timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _problem(error) from error
+
+    async def raw_stream(
+        self, target: routes_pb2.RouteTarget, request: service_pb2.ModelInferRequest
+    ) -> AsyncIterator[service_pb2.ModelInferResponse]:
+        """One request, as many responses as it has."""
+        stub, metadata = self._stub(target)
+        call = stub.ModelStreamInfer(metadata=metadata)
+        try:
+            await call.write(request)
+            await call.done_writing()
+            while True:
+                async with asyncio.timeout(self._token_timeout_s):
+                    message = await call.read()
+                if message is grpc.aio.EOF:
+                    return
+                if message.error_message:
+                    raise _refusal(message.error_message)
+                yield message.infer_response
+        except TimeoutError:
+            raise EngineTimeout(
+                f"the instance said nothing for {self._token_timeout_s:g} s; what was delivered is billed, try again"
+            ) from None
+        except grpc.aio.AioRpcError as error:
+            raise _problem(error) from error
+        except asyncio.InvalidStateError as error:
+            raise _problem_of_code(await call.code(), await call.details()) from error
+        finally:
+            call.cancel()
+
+    async def ask(self, target: routes_pb2.RouteTarget, method: str, request: Any) -> Any:
+        """A metadata method of the Open Inference Protocol."""
+        stub, metadata = self._stub(target)
+        try:
+            return await getattr(stub, method)(request, metadata=metadata, timeout=self._token_timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _problem(error) from error
+
+    def _stub(self, target: routes_pb2.RouteTarget) -> tuple[Any, tuple[tuple[str, str], ...]]:
+        key = (target.instance_uid, target.address)
+        if key not in self._channels:
+            # A restarted Triton may move: the old channel of this instance is of no more use.
+            for old in [old for old in self._channels if old[0] == target.instance_uid]:
+                asyncio.ensure_future(self._channels.pop(old)[0].close())
+            channel = grpc.aio.insecure_channel(
+                target.address,
+                options=[
+                    ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
+                    ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX),
+                    ("grpc.use_local_subchannel_pool", 1),
+                    ("grpc.initial_reconnect_backoff_ms", 100),
+                    ("grpc.max_reconnect_backoff_ms", 1000),
+                ],
+            )
+            self._channels[key] = (channel, service_pb2_grpc.GRPCInferenceServiceStub(channel))
+        secret = instance_secret(self._cluster_secret, target.instance_uid)
+        return self._channels[key][1], ((INSTANCE_SECRET_HEADER, secret),)
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for channel, _ in self._channels.values():
+            await channel.close()
+
+
+def add_tensor(
+    request: service_pb2.ModelInferRequest, name: str, datatype: str, shape: Sequence[int], content: bytes
+) -> None:
+    """Append an input with its raw content."""
+    request.inputs.add(name=name, datatype=datatype, shape=shape)
+    request.raw_input_contents.append(content)
+
+
+def add_bytes(request: service_pb2.ModelInferRequest, name: str, values: Sequence[bytes], shape: Sequence[int]) -> None:
+    """Append a BYTES input: each element is its length and its bytes."""
+    add_tensor(request, name, "BYTES", shape, b"".join(_LENGTH.pack(len(value)) + value for value in values))
+
+
+def named_outputs(response: service_pb2.ModelInferResponse) -> dict[str, bytes]:
+    """Raw contents by output name."""
+    return {
+        output.name: content for output, content in zip(response.outputs, response.raw_output_contents, strict=False)
+    }
+
+
+def read_bytes(content: bytes) -> bytes:
+    """The first element of a BYTES tensor."""
+    if len(content) < _LENGTH.size:
+        return b""
+    return content[_LENGTH.size : _LENGTH.size + _LENGTH.unpack_from(content)[0]]
+
+
+def _problem(error: grpc.aio.AioRpcError) -> Exception:
+    return _problem_of_code(error.code(), error.details())
+
+
+def _problem_of_code(code: grpc.StatusCode, details: str | None) -> Exception:
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return EngineTimeout("the instance did not answer in time; try again, or ask for less")
+    if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in (details or "").lower():
+        return NothingRead(details)
+    return _refusal(details or code.name)
+
+
+def _refusal(text: str) -> Exception:
+    """What an engine said: one upper-case reason with key=value pairs; never passed on as it is."""
+    words = text.split()
+    reason = next((word for word in words if word.isupper() and "_" in word), "")
+    facts = dict(word.split("=", 1) for word in words if "=" in word)
+    if reason == "PROMPT_TOO_LONG":
+        return PromptTooLong(
+            f"the prompt has {facts.get('prompt_tokens')} tokens and the model's context holds "
+            f"{facts.get('context_tokens')}; shorten the prompt",
+            metadata={name: facts[name] for name in ("prompt_tokens", "context_tokens") if name in facts},
+        )
+    if reason == "ENGINE_BUSY":
+        return EngineBusy(
+            f"{facts.get('waiting')} calls wait at the instance; {facts.get('waiting_max')} are allowed: try again later",
+            retry_after_s=1.0,
+        )
+    if reason in ("INVALID_PARAMETER", "PROMPT_EMPTY"):
+        return RequestInvalid(
+            f"{facts.get('name', 'the prompt')} is not taken by the model; allowed: {facts.get('allowed', 'some text')}"
+        )
+    log.warning("an instance failed", said=reason or "nothing that can be read")
+    return EngineFailed("the instance broke while it answered; try again", retry_after_s=1.0)

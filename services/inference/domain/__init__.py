@@ -1,0 +1,1 @@
+"""Rules of addresses, requests and billed quantities; no I/O."""

@@ -1,0 +1,1 @@
+"""REST: the OpenAI API and the page."""

@@ -1,0 +1,270 @@
+"""The OpenAI API, health, and the page."""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import msgspec
+from modelyard.deploy.v1 import routes_pb2
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from chassis.errors import InternalProblem, Problem
+from chassis.ids import new_uid
+from chassis.telemetry import get_logger, request_id
+from services.inference.access.keys import KeyDirectory
+from services.inference.domain.errors import BodyTooLarge, ModelNotCallable, RequestInvalid
+from services.inference.http.answers import EventStream, JsonResponse, error_response, until_disconnect
+from services.inference.http.bodies import messages_of, read_chat, read_embeddings
+from services.inference.http.page import Page
+from services.inference.usecases.calls import Calls, Generation
+
+log = get_logger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_FINISH = {"stop": "stop", "length": "length"}
+INSTANCE_HEADER = "x-modelyard-instance"
+
+
+def create_app(keys: KeyDirectory, calls: Calls, page: Page, *, body_bytes_max: int) -> ASGIApp:
+    """The REST face of inference."""
+    api = _Api(keys, calls, page, body_bytes_max)
+    app = Starlette(
+        routes=[
+            Route("/", api.page),
+            Route("/healthz", api.health),
+            Route("/page/project", api.project_facts),
+            Route("/v1/models", api.list_models),
+            Route("/v1/models/{model:path}", api.get_model),
+            Route("/v1/chat/completions", api.chat, methods=["POST"]),
+            Route("/v1/embeddings", api.embeddings, methods=["POST"]),
+        ],
+    )
+    return _Outermost(app)
+
+
+class _Outermost:
+    """Every request: its id, and an answer in one shape whatever happens."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id.set(given if _REQUEST_ID.fullmatch(given) else new_uid())
+        started = False
+
+        async def send_once(message: Any) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_once)
+        except Problem as problem:
+            if not started:
+                await error_response(problem)(scope, receive, send)
+        except Exception:
+            log.exception("request failed", path=scope["path"])
+            if not started:
+                broken = InternalProblem(
+                    f"something broke on our side; the log has it under request id {request_id.get()}"
+                )
+                await error_response(broken)(scope, receive, send)
+
+
+class _Api:
+    def __init__(self, keys: KeyDirectory, calls: Calls, page: Page, body_bytes_max: int) -> None:
+        self._keys = keys
+        self._calls = calls
+        self._page = page
+        self._body_bytes_max = body_bytes_max
+
+    async def health(self, request: Request) -> Response:
+        refusing = self._calls.journal.refusing
+        return JsonResponse({"status": "refusing" if refusing else "ok", "why": refusing}, 503 if refusing else 200)
+
+    async def page(self, request: Request) -> Response:
+        return await self._page.html(str(request.base_url))
+
+    async def project_facts(self, request: Request) -> Response:
+        return await self._page.project(self._key(request), str(request.base_url))
+
+    async def list_models(self, request: Request) -> Response:
+        key = self._key(request)
+        found = [_model(name, destination) for name, destination in self._calls.routes.callable_with(key)]
+        return JsonResponse({"object": "list", "data": found}, headers=_headers())
+
+    async def get_model(self, request: Request) -> Response:
+        key, wanted = self._key(request), request.path_params["model"]
+        for name, destination in self._calls.routes.callable_with(key):
+            if name == wanted:
+                return JsonResponse(_model(name, destination), headers=_headers())
+        raise ModelNotCallable(
+            f"model {wanted[:80]!r} is not callable with this key; GET /v1/models lists what is", field="model"
+        )
+
+    async def chat(self, request: Request) -> Response:
+        key = self._key(request)
+        body = read_chat(await self._body(request))
+        generation = self._calls.chat(key, body.model, messages_of(body), body.sampling())
+        if body.stream:
+            return EventStream(_chat_events(generation, body.model), lambda: _instance(generation.instance_uid))
+        return _Work(lambda: _whole_chat(generation, body.model))
+
+    async def embeddings(self, request: Request) -> Response:
+        key = self._key(request)
+        body = read_embeddings(await self._body(request))
+        texts = body.texts()
+
+        async def answer() -> Response:
+            embedded = await self._calls.embed(key, body.model, texts)
+            if body.dimensions not in (None, len(embedded.rows[0]) // 4):
+                raise RequestInvalid(
+                    f"dimensions is {body.dimensions}; the model gives {len(embedded.rows[0]) // 4}", field="dimensions"
+                )
+            as_float = body.encoding_format == "float"
+            data = [
+                {
+                    "object": "embedding",
+                    "index": index,
+                    "embedding": list(struct.unpack(f"<{len(row) // 4}f", row))
+                    if as_float
+                    else base64.b64encode(row).decode(),
+                }
+                for index, row in enumerate(embedded.rows)
+            ]
+            usage = {"prompt_tokens": embedded.input_tokens, "total_tokens": embedded.input_tokens}
+            return JsonResponse(
+                {"object": "list", "data": data, "model": body.model, "usage": usage},
+                headers={**_headers(), **_instance(embedded.instance_uid), "x-modelyard-record": embedded.id},
+            )
+
+        return _Work(answer)
+
+    def _key(self, request: Request) -> routes_pb2.KeyAccess:
+        return self._keys.authenticate(request.headers.get("authorization"))
+
+    async def _body(self, request: Request) -> bytes:
+        """The body, refused as soon as it is too large, with or without a declared length."""
+        declared = request.headers.get("content-length", "0")
+        if declared.isdigit() and int(declared) > self._body_bytes_max:
+            raise self._too_large(int(declared))
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._body_bytes_max:
+                raise self._too_large(len(body))
+        return bytes(body)
+
+    def _too_large(self, size: int) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"the body has at least {size} bytes; at most {self._body_bytes_max} are allowed: send less in one call"
+        )
+
+
+class _Work(Response):
+    """A response that is worked out after it was returned, so that a client who leaves cancels the work."""
+
+    def __init__(self, work: Callable[[], Awaitable[Response]]) -> None:
+        self._work = work
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def answer() -> None:
+            try:
+                response = await self._work()
+            except Problem as problem:
+                response = error_response(problem)
+            await response(scope, receive, send)
+
+        await until_disconnect(receive, answer())
+
+
+async def _whole_chat(generation: Generation, model: str) -> Response:
+    text = "".join([piece async for piece in generation.pieces()])
+    content = {
+        "id": f"chatcmpl-{generation.id}",
+        "object": "chat.completion",
+        "created": generation.created,
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "finish_reason": _FINISH.get(generation.finish_reason, "stop"),
+                "logprobs": None,
+            }
+        ],
+        "usage": _usage(generation),
+    }
+    return JsonResponse(content, headers={**_headers(), **_instance(generation.instance_uid)})
+
+
+async def _chat_events(generation: Generation, model: str) -> AsyncIterator[bytes]:
+    """Chunks in OpenAI's shape; the stream always ends with the usage, whether or not it was asked for."""
+    pieces = generation.pieces()
+
+    def chunk(delta: dict[str, Any] | None, finish_reason: str | None = None, usage: Any = None) -> bytes:
+        choices = (
+            [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}]
+        )
+        content = {
+            "id": f"chatcmpl-{generation.id}",
+            "object": "chat.completion.chunk",
+            "created": generation.created,
+            "model": model,
+            "choices": choices,
+            "usage": usage,
+        }
+        return b"data: " + msgspec.json.encode(content) + b"\n\n"
+
+    try:
+        first = True
+        async for piece in pieces:
+            yield chunk({"role": "assistant", "content": piece} if first else {"content": piece})
+            first = False
+        # The pieces have ended: the call is settled and durable before these last bytes leave.
+        yield chunk(
+            {"role": "assistant", "content": ""} if first else {}, _FINISH.get(generation.finish_reason, "stop")
+        )
+        yield chunk(None, usage=_usage(generation))
+        yield b"data: [DONE]\n\n"
+    finally:
+        await pieces.aclose()  # type: ignore[attr-defined]
+
+
+def _usage(generation: Generation) -> dict[str, int]:
+    usage = generation.usage
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
+def _model(name: str, destination: Any) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": destination.route.create_time.ToSeconds(),
+        "owned_by": destination.route.project,
+    }
+
+
+def _headers() -> dict[str, str]:
+    return {"x-request-id": request_id.get()}
+
+
+def _instance(uid: str) -> dict[str, str]:
+    return {INSTANCE_HEADER: uid} if uid else {}

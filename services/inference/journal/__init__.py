@@ -1,0 +1,1 @@
+"""The usage journal: every admitted call, durable before its first and its last byte."""

@@ -1,0 +1,1 @@
+"""gRPC: our service and the Open Inference Protocol."""

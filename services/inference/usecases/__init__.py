@@ -1,0 +1,1 @@
+"""One call, from admission to its usage record."""

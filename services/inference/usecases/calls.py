@@ -1,0 +1,314 @@
+"""One call: admitted, journaled, answered, settled exactly once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from modelyard.catalog.v1 import catalog_pb2
+from modelyard.deploy.v1 import routes_pb2
+from modelyard.type.v1 import usage_pb2
+from tritonclient.grpc import service_pb2
+
+from chassis.clock import Clock, ms_from_time
+from chassis.errors import Problem
+from chassis.ids import new_uid
+from chassis.telemetry import get_logger, request_id
+from services.inference.access.routes import Destination, RouteDirectory
+from services.inference.backends.triton import Embedded, NothingRead, Piece, TritonBackend, named_outputs
+from services.inference.domain.calls import Message, Sampling, check_inputs, check_messages, check_sampling
+from services.inference.domain.errors import (
+    EngineTimeout,
+    NoReadyInstance,
+    RawTensorsOnServerless,
+    TaskNotSupported,
+)
+from services.inference.domain.prompts import render_prompt
+from services.inference.domain.usage import Counts, Outcome, billed
+from services.inference.journal.journal import Entry, Journal
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """`call_s_max`: the whole call, queueing included, seconds."""
+
+    call_s_max: float = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A whole embedding answer."""
+
+    id: str
+    rows: list[bytes]
+    input_tokens: int
+    instance_uid: str
+
+
+class Generation:
+    """A streamed answer. Iterate `pieces`; leaving early cancels the work and settles the call.
+
+    `id` is the usage record's. `usage` is what the record says, complete when the pieces have ended.
+    """
+
+    def __init__(
+        self, calls: Calls, key: routes_pb2.KeyAccess, destination: Destination, prompt: str, sampling: Sampling
+    ) -> None:
+        self._calls = calls
+        self._destination = destination
+        self._prompt = prompt
+        self._sampling = sampling
+        self.instance_uid = ""
+        self.finish_reason = ""
+        self.usage = Counts()
+        self._entry = calls.open_with(key, destination)
+        self.id = self._entry.record.id
+        # Seconds since 1970, UTC.
+        self.created = self._entry.record.occur_time.ToSeconds()
+
+    async def pieces(self) -> AsyncIterator[str]:
+        """Text as it is produced. When it ends, the call's usage is durable.
+
+        The journal entry is durable before the first piece leaves; that wait overlaps the engine's work.
+
+        Raises:
+            Problem: what went wrong; the call is settled.
+        """
+        received, delivered = Counts(), Counts()
+        outcome = Outcome.CANCELLED
+        try:
+            async with asyncio.timeout(self._calls.limits.call_s_max):
+                async for piece in self._read():
+                    received = Counts(
+                        piece.input_tokens or received.input_tokens, received.output_tokens + piece.output_tokens
+                    )
+                    self.finish_reason = piece.finish_reason or self.finish_reason
+                    if not self._entry.opened.done() or delivered == Counts():
+                        await self._entry.opened
+                    if piece.text:
+                        yield piece.text
+                    delivered = received
+                    self._entry.progress(delivered)
+            outcome = Outcome.COMPLETED
+        except TimeoutError:
+            outcome = Outcome.TIMED_OUT
+            raise EngineTimeout(
+                f"the call took longer than {self._calls.limits.call_s_max:g} s; what was produced is billed, ask for less"
+            ) from None
+        except EngineTimeout:
+            outcome = Outcome.TIMED_OUT if delivered.output_tokens else Outcome.FAILED
+            raise
+        except Problem:
+            outcome = Outcome.INTERRUPTED if delivered.output_tokens else Outcome.FAILED
+            raise
+        finally:
+            # No await stands between the end of the call and its settlement: a cancelled task settles too.
+            self.usage = billed(outcome, received, delivered)
+            durable = self._entry.settle(outcome, self.usage)
+            if outcome is Outcome.COMPLETED:
+                await durable
+
+    async def _read(self) -> AsyncIterator[Piece]:
+        """Pieces from one instance; from another one when the first was not reached."""
+        avoid = ""
+        for attempt in (1, 2):
+            target = self._calls.backend.choose(self._destination.deployment.targets, avoid)
+            self.instance_uid = avoid = target.instance_uid
+            with self._calls.backend.in_flight(target):
+                pieces = self._calls.backend.generate(target, self.id, self._prompt, self._sampling.parameters())
+                try:
+                    async for piece in pieces:
+                        yield piece
+                    return
+                except NothingRead:
+                    if attempt == 2:
+                        raise _unreached(self._destination) from None
+                finally:
+                    await pieces.aclose()  # type: ignore[attr-defined]
+
+
+class Calls:
+    """Admits calls and runs them."""
+
+    def __init__(
+        self, routes: RouteDirectory, journal: Journal, backend: TritonBackend, clock: Clock, limits: CallLimits
+    ) -> None:
+        self.routes = routes
+        self.journal = journal
+        self.backend = backend
+        self.clock = clock
+        self.limits = limits
+
+    def chat(
+        self, key: routes_pb2.KeyAccess, model: str, messages: Sequence[Message], sampling: Sampling
+    ) -> Generation:
+        """Admit a chat completion.
+
+        Raises:
+            Problem: refused; nothing is recorded and nothing is charged.
+        """
+        check_messages(messages)
+        check_sampling(sampling)
+        destination = self._find(key, model, catalog_pb2.TASK_CHAT_COMPLETION, "chat completions")
+        serving = destination.deployment.serving
+        prompt = render_prompt(
+            serving.chat_template, messages, bos_token=serving.bos_token, eos_token=serving.eos_token
+        )
+        return Generation(self, key, destination, prompt, sampling)
+
+    async def embed(self, key: routes_pb2.KeyAccess, model: str, inputs: Sequence[str]) -> Answered:
+        """Embed texts; the record is durable when this returns.
+
+        Raises:
+            Problem: refused, or failed and recorded at zero.
+        """
+        check_inputs(inputs)
+        destination = self._find(key, model, catalog_pb2.TASK_EMBEDDINGS, "embeddings")
+        entry = self.open_with(key, destination)
+        outcome, counts = Outcome.CANCELLED, Counts()
+        try:
+            async with asyncio.timeout(self.limits.call_s_max):
+                embedded, target = await self._embed(destination, entry, inputs)
+            counts = Counts(embedded.input_tokens, 0)
+            await entry.opened
+            outcome = Outcome.COMPLETED
+        except TimeoutError:
+            outcome = Outcome.FAILED
+            raise EngineTimeout(f"the call took longer than {self.limits.call_s_max:g} s; send fewer texts") from None
+        except Problem:
+            outcome = Outcome.FAILED
+            raise
+        finally:
+            durable = entry.settle(outcome, billed(outcome, counts, counts))
+        await durable
+        return Answered(entry.record.id, embedded.rows, counts.input_tokens, target.instance_uid)
+
+    async def _embed(
+        self, destination: Destination, entry: Entry, inputs: Sequence[str]
+    ) -> tuple[Embedded, routes_pb2.RouteTarget]:
+        avoid = ""
+        for attempt in (1, 2):
+            target = self.backend.choose(destination.deployment.targets, avoid)
+            avoid = target.instance_uid
+            with self.backend.in_flight(target):
+                try:
+                    return await self.backend.embed(target, entry.record.id, inputs), target
+                except NothingRead:
+                    if attempt == 2:
+                        raise _unreached(destination) from None
+        raise _unreached(destination)
+
+    async def raw(
+        self, key: routes_pb2.KeyAccess, request: service_pb2.ModelInferRequest, *, stream: bool
+    ) -> AsyncIterator[service_pb2.ModelInferResponse]:
+        """A raw tensor call on a managed deployment: one request, its responses, one usage record.
+
+        Raises:
+            RawTensorsOnServerless: the shared pool takes none.
+            Problem: refused, or failed and recorded.
+        """
+        destination = self.raw_destination(key, request.model_name)
+        asked = request.model_name
+        entry = self.open_with(key, destination)
+        outcome, counts = Outcome.CANCELLED, Counts()
+        target = self.backend.choose(destination.deployment.targets)
+        inner = service_pb2.ModelInferRequest()
+        inner.CopyFrom(request)
+        inner.model_name, inner.model_version = target.model_name, ""
+        given_id, inner.id = request.id, entry.record.id
+        try:
+            async with asyncio.timeout(self.limits.call_s_max):
+                with self.backend.in_flight(target):
+                    async for response in self._raw_responses(target, inner, stream=stream):
+                        counts = _counted(response, counts)
+                        await entry.opened
+                        response.model_name, response.id = asked, given_id
+                        yield response
+                        entry.progress(counts)
+            outcome = Outcome.COMPLETED
+        except TimeoutError:
+            outcome = Outcome.TIMED_OUT
+            raise EngineTimeout(f"the call took longer than {self.limits.call_s_max:g} s") from None
+        except NothingRead:
+            outcome = Outcome.FAILED
+            raise _unreached(destination) from None
+        except Problem:
+            outcome = Outcome.INTERRUPTED if counts.output_tokens else Outcome.FAILED
+            raise
+        finally:
+            durable = entry.settle(outcome, billed(outcome, counts, counts))
+            if outcome is Outcome.COMPLETED:
+                await durable
+
+    async def _raw_responses(
+        self, target: routes_pb2.RouteTarget, request: service_pb2.ModelInferRequest, *, stream: bool
+    ) -> AsyncIterator[service_pb2.ModelInferResponse]:
+        if not stream:
+            yield await self.backend.raw_infer(target, request)
+            return
+        async for response in self.backend.raw_stream(target, request):
+            yield response
+
+    def raw_destination(self, key: routes_pb2.KeyAccess, model: str) -> Destination:
+        """Where a raw call goes.
+
+        Raises:
+            RawTensorsOnServerless: the endpoint is on the shared pool.
+        """
+        destination = self.routes.find(key, model)
+        if destination.route.serverless:
+            raise RawTensorsOnServerless(
+                f"endpoint {model!r} is serverless and takes no raw tensors; deploy on managed compute, or call chat "
+                "completions or embeddings"
+            )
+        return destination
+
+    def open_with(self, key: routes_pb2.KeyAccess, destination: Destination) -> Entry:
+        """Write the call's journal entry; it becomes durable beside the engine's work.
+
+        Raises:
+            JournalFull: usage cannot be recorded, so no work is taken.
+        """
+        now = self.clock.now()
+        moment = Timestamp()
+        moment.FromDatetime(now)
+        return self.journal.open(
+            usage_pb2.UsageRecord(
+                id=new_uid(ms_from_time(now)),
+                project_uid=destination.route.project_uid,
+                endpoint_uid=destination.route.endpoint_uid,
+                deployment_uid=destination.deployment.uid,
+                model_version=destination.deployment.model_version,
+                key_id=key.key_id,
+                price_version=destination.deployment.price_version,
+                quote=destination.deployment.quote,
+                occur_time=moment,
+                request_id=request_id.get(),
+            )
+        )
+
+    def _find(self, key: routes_pb2.KeyAccess, model: str, task: catalog_pb2.Task.ValueType, said: str) -> Destination:
+        destination = self.routes.find(key, model)
+        if task not in destination.deployment.tasks:
+            raise TaskNotSupported(f"the model behind {model!r} does not answer {said}", field="model")
+        return destination
+
+
+def _counted(response: service_pb2.ModelInferResponse, counts: Counts) -> Counts:
+    """Tokens that a raw response tells; engines tell them where the caller asked for them."""
+    outputs = named_outputs(response)
+    read = outputs.get("num_input_tokens") or outputs.get("NUM_INPUT_TOKENS") or b""
+    said = sum(int.from_bytes(read[start : start + 4], "little") for start in range(0, len(read), 4))
+    produced = int.from_bytes(outputs.get("num_output_tokens", b""), "little")
+    return Counts(said or counts.input_tokens, counts.output_tokens + produced)
+
+
+def _unreached(destination: Destination) -> NoReadyInstance:
+    return NoReadyInstance(
+        f"no instance of {destination.route.endpoint!r} could be reached; it is being mended, try again",
+        retry_after_s=1.0,
+    )
