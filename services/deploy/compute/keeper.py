@@ -176,9 +176,8 @@ class Keeper:
                 await self._server.probe()
 
     def _check_memory(self) -> None:
-        process = self._server.memory_process()
-        used = memory_used_bytes(process) if process and self._limits.cgroup is None else 0
-        if used > self._limits.memory_bytes:
+        used = memory_used_bytes(self._server.processes())
+        if self._limits.cgroup is None and used > self._limits.memory_bytes:
             raise ServerBroken(f"it used {used} bytes of memory and {self._limits.memory_bytes} are its limit")
 
     def _set_ready(self) -> None:

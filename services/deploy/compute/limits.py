@@ -76,7 +76,7 @@ def make_limits(
 def _make_cgroup(instance_uid: str, vcpus: int, memory_bytes: int, parent: Path | None) -> tuple[Path | None, str]:
     if parent is None:
         return None, "no cgroup was delegated (setting cgroup_parent)"
-    cgroup = parent / f"modelyard-{instance_uid}"
+    cgroup = instance_cgroup(parent, instance_uid)
     period_us = 100_000
     try:
         cgroup.mkdir(exist_ok=True)
@@ -88,6 +88,11 @@ def _make_cgroup(instance_uid: str, vcpus: int, memory_bytes: int, parent: Path 
     return cgroup, ""
 
 
+def instance_cgroup(parent: Path, instance_uid: str) -> Path:
+    """Where an instance's cgroup lies."""
+    return parent / f"modelyard-{instance_uid}"
+
+
 def remove_cgroup(cgroup: Path | None) -> None:
     """Remove an empty cgroup; one that is missing or still in use is left alone."""
     if cgroup is not None:
@@ -97,12 +102,12 @@ def remove_cgroup(cgroup: Path | None) -> None:
             return
 
 
-def memory_used_bytes(process: psutil.Process) -> int:
-    """Resident memory of a process and its descendants, shared pages counted once each time they are mapped."""
+def memory_used_bytes(processes: Iterable[psutil.Process]) -> int:
+    """Resident memory of processes together; pages they share are counted for each."""
     total = 0
-    for one in (process, *process.children(recursive=True)):
+    for process in processes:
         try:
-            total += one.memory_info().rss
+            total += process.memory_info().rss
         except psutil.NoSuchProcess:
             continue
     return total

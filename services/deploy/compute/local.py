@@ -20,7 +20,7 @@ from engines.repository import build_repository
 from services.deploy.compute.engine_log import read_last_lines
 from services.deploy.compute.interface import InstanceSpec, InstanceState, InstanceView, LaunchRefused
 from services.deploy.compute.keeper import KEPT_ALREADY
-from services.deploy.compute.limits import choose_cpus
+from services.deploy.compute.limits import choose_cpus, instance_cgroup, remove_cgroup
 from services.deploy.compute.records import (
     InstanceFolder,
     folder_lock,
@@ -238,6 +238,8 @@ class LocalProvider:
         exited = read_record(folder.exited)
         if exited is None:
             kill_leftovers(instance_uid, folder)
+            if self._settings.cgroup_parent is not None:
+                remove_cgroup(instance_cgroup(self._settings.cgroup_parent, instance_uid))
             started_at_ms = int(started["started_at_ms"])
             last_beat_ms = max(read_heartbeat(folder.heartbeat) or started_at_ms, started_at_ms)
             why = "its keeper was killed or the machine restarted"

@@ -148,12 +148,12 @@ class Server:
         """Whether a stub process of the loaded model has died, which Triton does not notice: it stays READY."""
         return not all(_runs(one) for one in self._model_stubs)
 
-    def memory_process(self) -> psutil.Process | None:
-        """The process whose descendants use the instance's memory."""
+    def processes(self) -> list[psutil.Process]:
+        """Triton and the stubs of the loaded model; empty when it is not running."""
         try:
-            return psutil.Process(self.pid) if self.pid else None
+            return [psutil.Process(self.pid), *self._model_stubs] if self.pid else []
         except psutil.NoSuchProcess:
-            return None
+            return []
 
     async def load(self) -> None:
         """Load the model and see it answer.
@@ -215,9 +215,12 @@ class Server:
         clear_shared_memory(self._shm_prefix)
 
     def _stub_processes(self) -> list[psutil.Process]:
-        triton = self.memory_process()
-        children = triton.children(recursive=True) if triton else []
-        return [one for one in children if _is_stub(one)]
+        if self.pid is None:
+            return []
+        try:
+            return [one for one in psutil.Process(self.pid).children(recursive=True) if _is_stub(one)]
+        except psutil.NoSuchProcess:
+            return []
 
     async def _pump_log(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101 - asked for above, the type checker cannot know

@@ -111,11 +111,12 @@ async def test_a_killed_stub_is_replaced_and_calls_in_flight_end(provider: Local
     await provider.launch(instance_spec("llamacpp", "stub-killed", slots="2", context_tokens="512"))
     triton = await triton_of(provider, "stub-killed")
     client = EngineClient(await view_of(provider, "stub-killed"))
-    # Two are answered, two wait for a slot.
     answering = [asyncio.Event(), asyncio.Event()]
-    in_flight = [asyncio.create_task(outcome_of(client, event)) for event in (*answering, None, None)]
+    in_flight = [asyncio.create_task(outcome_of(client, event)) for event in answering]
     for event in answering:
         await asyncio.wait_for(event.wait(), 10)
+    # Both slots are taken, so these wait.
+    in_flight += [asyncio.create_task(outcome_of(client)) for _ in range(2)]
     (stub,) = triton.children()
     killed_s = time.monotonic()
     stub.kill()
@@ -128,7 +129,7 @@ async def test_a_killed_stub_is_replaced_and_calls_in_flight_end(provider: Local
     await client.close()
 
 
-async def outcome_of(client: EngineClient, answering: asyncio.Event | None) -> str:
+async def outcome_of(client: EngineClient, answering: asyncio.Event | None = None) -> str:
     """How a long call ended: its error, or nothing."""
     try:
         answer = await client.generate("Hello", max_tokens=400, ignore_eos=True, timeout_s=30, answering=answering)
