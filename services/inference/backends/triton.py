@@ -62,6 +62,7 @@ class TritonBackend:
         self._channels: dict[tuple[str, str], tuple[grpc.aio.Channel, Any]] = {}
         self._in_flight: Counter[str] = Counter()
         self._turn = 0
+        self._closing: list[asyncio.Future[None]] = []
 
     def choose(self, targets: Sequence[routes_pb2.RouteTarget], avoid: str = "") -> routes_pb2.RouteTarget:
         """The least loaded instance, another than `avoid` where there is one."""
@@ -185,7 +186,8 @@ class TritonBackend:
         if key not in self._channels:
             # A restarted Triton may move: the old channel of this instance is of no more use.
             for old in [old for old in self._channels if old[0] == target.instance_uid]:
-                asyncio.ensure_future(self._channels.pop(old)[0].close())
+                self._closing = [closing for closing in self._closing if not closing.done()]
+                self._closing.append(asyncio.ensure_future(self._channels.pop(old)[0].close()))
             channel = grpc.aio.insecure_channel(
                 target.address,
                 options=[

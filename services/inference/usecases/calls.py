@@ -52,23 +52,24 @@ class Answered:
 class Generation:
     """A streamed answer. Iterate `pieces`; leaving early cancels the work and settles the call.
 
-    `id` is the usage record's. `usage` is what the record says, complete when the pieces have ended.
+    `id` is the usage record's, known from the first piece on. `usage` is what the record says, complete when the pieces
+    have ended.
     """
 
     def __init__(
         self, calls: Calls, key: routes_pb2.KeyAccess, destination: Destination, prompt: str, sampling: Sampling
     ) -> None:
         self._calls = calls
+        self._key = key
         self._destination = destination
         self._prompt = prompt
         self._sampling = sampling
         self.instance_uid = ""
         self.finish_reason = ""
         self.usage = Counts()
-        self._entry = calls.open_with(key, destination)
-        self.id = self._entry.record.id
+        self.id = ""
         # Seconds since 1970, UTC.
-        self.created = self._entry.record.occur_time.ToSeconds()
+        self.created = 0
 
     async def pieces(self) -> AsyncIterator[str]:
         """Text as it is produced. When it ends, the call's usage is durable.
@@ -80,6 +81,9 @@ class Generation:
         """
         received, delivered = Counts(), Counts()
         outcome = Outcome.CANCELLED
+        # Opened here, not earlier: what is opened is settled below, and an iterator that never ran settles nothing.
+        entry = self._calls.open_with(self._key, self._destination)
+        self.id, self.created = entry.record.id, entry.record.occur_time.ToSeconds()
         try:
             async with asyncio.timeout(self._calls.limits.call_s_max):
                 async for piece in self._read():
@@ -87,12 +91,11 @@ class Generation:
                         piece.input_tokens or received.input_tokens, received.output_tokens + piece.output_tokens
                     )
                     self.finish_reason = piece.finish_reason or self.finish_reason
-                    if not self._entry.opened.done() or delivered == Counts():
-                        await self._entry.opened
+                    await entry.opened
                     if piece.text:
                         yield piece.text
                     delivered = received
-                    self._entry.progress(delivered)
+                    entry.progress(delivered)
             outcome = Outcome.COMPLETED
         except TimeoutError:
             outcome = Outcome.TIMED_OUT
@@ -108,7 +111,7 @@ class Generation:
         finally:
             # No await stands between the end of the call and its settlement: a cancelled task settles too.
             self.usage = billed(outcome, received, delivered)
-            durable = self._entry.settle(outcome, self.usage)
+            durable = entry.settle(outcome, self.usage)
             if outcome is Outcome.COMPLETED:
                 await durable
 

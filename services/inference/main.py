@@ -1,0 +1,153 @@
+"""Wires inference's rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from modelyard.inference.v1 import inference_pb2_grpc, operations_pb2_grpc
+from modelyard.type.v1 import access_pb2
+from tritonclient.grpc import service_pb2_grpc
+
+from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
+from chassis.bus import Bus
+from chassis.rpc import RpcServer, ServedService, service_channel
+from chassis.rpc.client import token_from_file
+from chassis.rpc.server import check_listener
+from chassis.service import ServiceContext
+from services.inference.access.keys import KeyDirectory
+from services.inference.access.routes import RouteDirectory
+from services.inference.backends.triton import TritonBackend
+from services.inference.http.app import create_app
+from services.inference.http.page import Page
+from services.inference.journal.journal import Journal, JournalLimits
+from services.inference.journal.publisher import Publisher
+from services.inference.rpc import open_inference
+from services.inference.rpc.open_inference import OpenInferenceServicer
+from services.inference.rpc.servicer import InferenceServicer, OperationsServicer, caller_from_key
+from services.inference.settings import InferenceSettings
+from services.inference.usecases.calls import CallLimits, Calls
+
+INFERENCE_SERVICE = "modelyard.inference.v1.InferenceService"
+OPERATIONS_SERVICE = "modelyard.inference.v1.InferenceOperationsService"
+
+
+async def main(context: ServiceContext, settings: InferenceSettings) -> None:
+    """Run until the context says stop."""
+    clock = context.clock
+    journal = Journal(
+        settings.journal_dir or settings.data_dir / "journal",
+        JournalLimits(
+            size_bytes_max=settings.journal_bytes_max,
+            segment_bytes_max=settings.journal_segment_bytes_max,
+            entries_max=settings.journal_entries_max,
+            commit_interval_s=settings.journal_commit_s,
+        ),
+    )
+    journal.start()
+    bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "inference")
+    keys = KeyDirectory(bus, clock, stale_s_max=settings.routes_stale_s_max)
+    routes = RouteDirectory(bus, clock, stale_s_max=settings.routes_stale_s_max)
+    directory = BucketRoleDirectory(bus)
+    publisher = Publisher(journal, bus, clock, resend_s=settings.usage_resend_s)
+    for watch in (keys.watch, routes.watch, directory.watch, publisher.watch):
+        context.spawn(watch.run(), "bucket watch")
+    context.spawn(publisher.run(), "usage publisher")
+    backend = TritonBackend(settings.cluster_secret_file.read_bytes(), token_timeout_s=settings.token_timeout_s)
+    calls = Calls(routes, journal, backend, clock, CallLimits(settings.call_s_max))
+
+    credential = token_from_file(settings.service_token_file)
+    catalog = service_channel(settings.catalog_address, credential)
+    billing = service_channel(settings.billing_address, credential)
+    public_key = settings.token_public_key_file.read_text() if settings.token_public_key_file else None
+    verifier = TokenVerifier(public_key, oidc_issuer=settings.oidc_issuer, oidc_audience=settings.oidc_audience)
+    server = RpcServer.from_settings(
+        settings,
+        [
+            ServedService(
+                INFERENCE_SERVICE,
+                inference_pb2_grpc.add_InferenceServiceServicer_to_server,
+                InferenceServicer(keys, calls),
+            ),
+            ServedService(
+                OPERATIONS_SERVICE,
+                operations_pb2_grpc.add_InferenceOperationsServiceServicer_to_server,
+                OperationsServicer(calls),
+            ),
+            ServedService(
+                open_inference.SERVICE,
+                service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
+                OpenInferenceServicer(keys, calls, concurrent_calls_max=settings.raw_stream_calls_max),
+            ),
+        ],
+        AccessPolicy(
+            verifier,
+            directory,
+            authenticate_key=lambda metadata: caller_from_key(keys, metadata),
+            # The protocol is not ours, so its rule stands here: every method takes a key.
+            foreign_rules={f"/{open_inference.SERVICE}/": access_pb2.AccessRule(role=access_pb2.ROLE_KEY)},
+        ),
+    )
+    for watch in (keys.watch, routes.watch):
+        await watch.listed.wait()
+    await server.start()
+    app = create_app(keys, calls, Page(routes, catalog, billing), body_bytes_max=settings.body_bytes_max)
+    listener = _listen(settings)
+    rest = _RestServer(_rest_config(app, settings))
+    serving = context.spawn(rest.serve([listener]), "rest")
+    scheme = "https" if settings.tls_certificate_file else "http"
+    host, port = listener.getsockname()[:2]
+    context.ready({"grpc": server.address, "rest": f"{scheme}://{host}:{port}"})
+    await context.stop_event.wait()
+
+    async with asyncio.timeout(settings.stop_s_max):
+        rest.should_exit = True
+        await server.stop(grace_s=settings.stop_s_max / 2)
+        await asyncio.gather(serving, return_exceptions=True)
+        # Calls that were cut settle on the loop before the journal closes; what is not sent waits for the next start.
+        await asyncio.sleep(0)
+        await context.close()
+        journal.close()
+        await backend.close()
+        for channel in (catalog, billing):
+            await channel.close()
+        await bus.close()
+
+
+class _RestServer(uvicorn.Server):
+    """Signals are the service's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _rest_config(app: object, settings: InferenceSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http="httptools",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=settings.connections_max,
+        timeout_graceful_shutdown=max(1, int(settings.stop_s_max / 2)),
+        ssl_certfile=str(settings.tls_certificate_file) if settings.tls_certificate_file else None,
+        ssl_keyfile=str(settings.tls_key_file) if settings.tls_key_file else None,
+    )
+
+
+def _listen(settings: InferenceSettings) -> socket.socket:
+    """The REST face's socket, bound before it is announced."""
+    check_listener(settings.rest_address, has_tls=settings.tls_certificate_file is not None, insecure=settings.insecure)
+    host, _, port = settings.rest_address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host.strip("[]"), int(port)))
+    listener.set_inheritable(True)
+    return listener

@@ -1,0 +1,44 @@
+"""Inference's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import SettingsConfigDict
+
+from chassis.settings import ServiceSettings
+
+
+class InferenceSettings(ServiceSettings):
+    """`MODELYARD_INFERENCE_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="MODELYARD_INFERENCE_")
+
+    # `host:port` of the REST face; port 0 takes a free one.
+    rest_address: str = "127.0.0.1:0"
+    # Secret from which each instance's own is derived; mode 0600.
+    cluster_secret_file: Path
+    # Largest request body over REST, bytes.
+    body_bytes_max: int = 8 * 1024 * 1024
+    # Connections the REST face serves at once; further ones get 503.
+    connections_max: int = 2000
+    # Longest call, queueing included, seconds.
+    call_s_max: float = 180.0
+    # Longest wait for the next response of an instance, seconds.
+    token_timeout_s: float = 60.0
+    # Requests of one raw tensor stream that run side by side.
+    raw_stream_calls_max: int = 16
+    # How long routes and keys serve without being confirmed, seconds.
+    routes_stale_s_max: float = 86_400.0
+
+    # Folder of the usage journal, on a disk that outlives the process; empty means `journal` in data_dir.
+    journal_dir: Path | None = None
+    # Size on disk at which new calls are refused, bytes.
+    journal_bytes_max: int = 256 * 1024 * 1024
+    journal_segment_bytes_max: int = 8 * 1024 * 1024
+    # Settled entries that billing has not committed; as many refuse new calls.
+    journal_entries_max: int = 200_000
+    # Longest time between two commits while streams run, seconds.
+    journal_commit_s: float = 0.05
+    # Sent again when billing has not committed it after this long, seconds.
+    usage_resend_s: float = 60.0
