@@ -1,0 +1,151 @@
+"""The data directory of one embedded platform: what lies where, and its first-run state."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from chassis.access import issue_token, new_signing_key
+from embedded.nats_identity import write_secret
+from embedded.nats_server import free_port
+
+ADMIN = "admin"
+SERVICES = ("catalog", "deploy", "billing", "inference")
+LISTENERS = (*SERVICES, "rest")
+TOKEN_S = 365 * 86_400
+
+
+class HomeUnusable(Exception):
+    """The data directory cannot be used; says why and the way out."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths below one data directory (mode 0700); every file with a secret has mode 0600."""
+
+    path: Path
+
+    @property
+    def addresses(self) -> Path:
+        """Where the platform answers; written when all services do."""
+        return self.path / "addresses.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the supervisor; holds its process id."""
+        return self.path / "up.lock"
+
+    @property
+    def lease(self) -> Path:
+        """Touched while the supervisor lives; instances end when it is old."""
+        return self.path / "lease"
+
+    @property
+    def signing_key(self) -> Path:
+        return self.path / "secrets" / "control-plane.key"
+
+    @property
+    def public_key(self) -> Path:
+        return self.path / "secrets" / "control-plane.pub"
+
+    @property
+    def cluster_secret(self) -> Path:
+        return self.path / "secrets" / "cluster.secret"
+
+    @property
+    def admin_credential(self) -> Path:
+        return self.path / "secrets" / "admin.token"
+
+    @property
+    def nats_identities(self) -> Path:
+        return self.path / "secrets" / "nats"
+
+    @property
+    def nats(self) -> Path:
+        return self.path / "nats"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def service_token(self, service: str) -> Path:
+        return self.path / "secrets" / f"{service}.token"
+
+    def nats_credential(self, name: str) -> Path:
+        return self.nats_identities / f"{name}.creds"
+
+    def service_data(self, service: str) -> Path:
+        return self.path / service
+
+    def ready_file(self, service: str) -> Path:
+        """Written by a service when it answers."""
+        return self.path / "run" / f"{service}.json"
+
+    def prepare(self) -> dict[str, int]:
+        """Make what is missing; return the port of each listener, kept from the last start where it is free.
+
+        Raises:
+            HomeUnusable: the directory is someone else's, or cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.chmod(0o700)
+        except OSError as error:
+            raise HomeUnusable(
+                f"{self.path} cannot be used ({error.strerror}); name another folder with --data-dir or MODELYARD_HOME"
+            ) from None
+        for folder in (self.logs, self.path / "run"):
+            folder.mkdir(exist_ok=True)
+        if not self.signing_key.exists():
+            private, public = new_signing_key()
+            write_secret(self.public_key, public.encode())
+            write_secret(self.signing_key, private.encode())
+        if not self.cluster_secret.exists():
+            write_secret(self.cluster_secret, secrets.token_hex(32).encode())
+        private = self.signing_key.read_text()
+        write_secret(self.admin_credential, issue_token(private, ADMIN, expires_s=TOKEN_S, admin=True).encode())
+        for service in SERVICES:
+            token = issue_token(private, service, expires_s=TOKEN_S, service=service)
+            write_secret(self.service_token(service), token.encode())
+            self.ready_file(service).unlink(missing_ok=True)
+        self.addresses.unlink(missing_ok=True)
+        return self._ports()
+
+    def _ports(self) -> dict[str, int]:
+        path = self.path / "ports.json"
+        kept: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+        ports: dict[str, int] = {}
+        for name in LISTENERS:
+            port = kept.get(name, 0)
+            ports[name] = port if port and _is_free(port) else _free_port_besides(set(ports.values()))
+        path.write_text(json.dumps(ports))
+        return ports
+
+    def running_pid(self) -> int | None:
+        """Process id of the supervisor that holds this home; None when none does."""
+        try:
+            pid = int(self.lock.read_text() or "0")
+            os.kill(pid, 0)
+        except (OSError, ValueError):
+            return None
+        return pid or None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port_besides(taken: set[int]) -> int:
+    while (port := free_port()) in taken:
+        pass
+    return port
