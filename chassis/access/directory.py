@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,17 +30,29 @@ class RoleDirectory(Protocol):
 
 
 class BucketRoleDirectory:
-    """Roles from the `projects` bucket; for every service but the one that owns them."""
+    """Roles from the `projects` bucket; for every service but the one that owns them.
+
+    Args:
+        arrive_s: How long an unknown project is waited for: one that was made a moment ago may be on its way.
+    """
 
     BUCKET = "projects"
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, *, arrive_s: float = 1.0) -> None:
+        self._arrive_s = arrive_s
+        self._change = asyncio.Event()
         self._by_uid: dict[str, ProjectRoles] = {}
         self._by_name: dict[str, ProjectRoles] = {}
         self.watch: BucketWatch = bus.watch_bucket(self.BUCKET, self._changed)
 
     async def find_project(self, project: str) -> ProjectRoles | None:
-        return self._by_name.get(project) or self._by_uid.get(project)
+        try:
+            async with asyncio.timeout(self._arrive_s):
+                while (found := self._by_name.get(project) or self._by_uid.get(project)) is None:
+                    await self._change.wait()
+        except TimeoutError:
+            return None
+        return found
 
     def _changed(self, key: str, value: bytes | None, _sequence: int) -> None:
         known = self._by_uid.pop(key, None)
@@ -53,3 +66,5 @@ class BucketRoleDirectory:
         )
         self._by_uid[roles.project_uid] = roles
         self._by_name[roles.project] = roles
+        self._change.set()
+        self._change = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -19,17 +20,24 @@ _REFUSAL = (
 
 
 class KeyDirectory:
-    """Every key of the platform, by id. The credential itself is only ever compared by digest."""
+    """Every key of the platform, by id. The credential itself is only ever compared by digest.
+
+    Args:
+        stale_s_max: How long keys serve without being confirmed.
+        arrive_s: How long an unknown key is waited for: one that was made a moment ago may be on its way.
+    """
 
     BUCKET = "access"
 
-    def __init__(self, bus: Bus, clock: Clock, *, stale_s_max: float) -> None:
+    def __init__(self, bus: Bus, clock: Clock, *, stale_s_max: float, arrive_s: float = 1.0) -> None:
         self._clock = clock
+        self._arrive_s = arrive_s
+        self._change = asyncio.Event()
         self._stale_s_max = stale_s_max
         self._keys: dict[str, routes_pb2.KeyAccess] = {}
         self.watch = bus.watch_bucket(self.BUCKET, self._changed)
 
-    def authenticate(self, header: str | None) -> routes_pb2.KeyAccess:
+    async def authenticate(self, header: str | None) -> routes_pb2.KeyAccess:
         """The key in an authorization header.
 
         Raises:
@@ -44,11 +52,20 @@ class KeyDirectory:
             )
         scheme, _, credential = (header or "").partition(" ")
         match = _KEY.fullmatch(credential.strip()) if scheme.lower() == "bearer" else None
-        key = self._keys.get(match[1]) if match else None
+        key = await self._find(match[1]) if match else None
         digest = hashlib.sha256(credential.strip().encode()).digest()
         if key is None or not hmac.compare_digest(digest, key.secret_sha256) or key.revoked or self._expired(key):
             raise KeyInvalid(_REFUSAL)
         return key
+
+    async def _find(self, key_id: str) -> routes_pb2.KeyAccess | None:
+        try:
+            async with asyncio.timeout(self._arrive_s):
+                while (found := self._keys.get(key_id)) is None:
+                    await self._change.wait()
+        except TimeoutError:
+            return None
+        return found
 
     def _expired(self, key: routes_pb2.KeyAccess) -> bool:
         return key.HasField("expire_time") and key.expire_time.ToMilliseconds() <= ms_from_time(self._clock.now())
@@ -58,3 +75,5 @@ class KeyDirectory:
             self._keys.pop(key, None)
         else:
             self._keys[key] = routes_pb2.KeyAccess.FromString(value)
+            self._change.set()
+            self._change = asyncio.Event()

@@ -98,15 +98,15 @@ class _Api:
         return await self._page.html(str(request.base_url))
 
     async def project_facts(self, request: Request) -> Response:
-        return await self._page.project(self._key(request), str(request.base_url))
+        return await self._page.project(await self._key(request), str(request.base_url))
 
     async def list_models(self, request: Request) -> Response:
-        key = self._key(request)
+        key = await self._key(request)
         found = [_model(name, destination) for name, destination in self._calls.routes.callable_with(key)]
         return JsonResponse({"object": "list", "data": found}, headers=_headers())
 
     async def get_model(self, request: Request) -> Response:
-        key, wanted = self._key(request), request.path_params["model"]
+        key, wanted = await self._key(request), request.path_params["model"]
         for name, destination in self._calls.routes.callable_with(key):
             if name == wanted:
                 return JsonResponse(_model(name, destination), headers=_headers())
@@ -115,7 +115,7 @@ class _Api:
         )
 
     async def chat(self, request: Request) -> Response:
-        key = self._key(request)
+        key = await self._key(request)
         body = read_chat(await self._body(request))
         generation = self._calls.chat(key, body.model, messages_of(body), body.sampling())
         if body.stream:
@@ -123,7 +123,7 @@ class _Api:
         return _Work(lambda: _whole_chat(generation, body.model))
 
     async def embeddings(self, request: Request) -> Response:
-        key = self._key(request)
+        key = await self._key(request)
         body = read_embeddings(await self._body(request))
         texts = body.texts()
 
@@ -152,8 +152,8 @@ class _Api:
 
         return _Work(answer)
 
-    def _key(self, request: Request) -> routes_pb2.KeyAccess:
-        return self._keys.authenticate(request.headers.get("authorization"))
+    async def _key(self, request: Request) -> routes_pb2.KeyAccess:
+        return await self._keys.authenticate(request.headers.get("authorization"))
 
     async def _body(self, request: Request) -> bytes:
         """The body, refused as soon as it is too large, with or without a declared length."""

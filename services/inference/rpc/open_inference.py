@@ -46,13 +46,13 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
 
     async def ModelReady(self, request: Any, context: Context) -> service_pb2.ModelReadyResponse:
         try:
-            self._destination(request.name, request.version, context)
+            await self._destination(request.name, request.version, context)
         except Problem:
             return service_pb2.ModelReadyResponse(ready=False)
         return service_pb2.ModelReadyResponse(ready=True)
 
     async def ModelMetadata(self, request: Any, context: Context) -> service_pb2.ModelMetadataResponse:
-        destination = self._destination(request.name, request.version, context)
+        destination = await self._destination(request.name, request.version, context)
         target = self._calls.backend.choose(destination.deployment.targets)
         inner = service_pb2.ModelMetadataRequest(name=target.model_name)
         answer = await self._calls.backend.ask(target, "ModelMetadata", inner)
@@ -60,7 +60,7 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
         return answer
 
     async def ModelConfig(self, request: Any, context: Context) -> service_pb2.ModelConfigResponse:
-        destination = self._destination(request.name, request.version, context)
+        destination = await self._destination(request.name, request.version, context)
         target = self._calls.backend.choose(destination.deployment.targets)
         inner = service_pb2.ModelConfigRequest(name=target.model_name)
         answer = await self._calls.backend.ask(target, "ModelConfig", inner)
@@ -73,14 +73,14 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
         self, request: service_pb2.ModelInferRequest, context: Context
     ) -> service_pb2.ModelInferResponse:
         check_request(request)
-        responses = [response async for response in self._calls.raw(self.key(context), request, stream=False)]
+        responses = [response async for response in self._calls.raw(await self.key(context), request, stream=False)]
         return responses[0]
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[service_pb2.ModelInferRequest], context: Context
     ) -> AsyncIterator[service_pb2.ModelStreamInferResponse]:
         """Each request of the stream is a call of its own; they run side by side, and responses come as they are made."""
-        key = self.key(context)
+        key = await self.key(context)
         answers: asyncio.Queue[service_pb2.ModelStreamInferResponse | None] = asyncio.Queue(maxsize=16)
         places = asyncio.Semaphore(self._concurrent_calls_max)
 
@@ -111,9 +111,9 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    def _destination(self, name: str, version: str, context: Context) -> Destination:
+    async def _destination(self, name: str, version: str, context: Context) -> Destination:
         _check_version(version)
-        return self._calls.raw_destination(self.key(context), name)
+        return self._calls.raw_destination(await self.key(context), name)
 
 
 def check_request(request: service_pb2.ModelInferRequest) -> None:

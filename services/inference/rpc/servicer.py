@@ -30,15 +30,15 @@ class KeyedServicer:
     def __init__(self, keys: KeyDirectory) -> None:
         self._keys = keys
 
-    def key(self, context: Context) -> routes_pb2.KeyAccess:
+    async def key(self, context: Context) -> routes_pb2.KeyAccess:
         """The caller's key."""
         metadata = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
-        return self._keys.authenticate(metadata.get("authorization"))
+        return await self._keys.authenticate(metadata.get("authorization"))
 
 
 async def caller_from_key(keys: KeyDirectory, metadata: Metadata) -> Caller:
     """For the access interceptor: who an inference key speaks for."""
-    key = keys.authenticate(metadata.get("authorization"))
+    key = await keys.authenticate(metadata.get("authorization"))
     return Caller(f"key:{key.key_id}", CallerKind.KEY, project_uid=key.project_uid, key_id=key.key_id)
 
 
@@ -52,7 +52,7 @@ class InferenceServicer(KeyedServicer, inference_pb2_grpc.InferenceServiceServic
     async def ListCallable(
         self, request: inference_pb2.ListCallableRequest, context: Context
     ) -> inference_pb2.ListCallableResponse:
-        key = self.key(context)
+        key = await self.key(context)
         scope = f"ListCallable/{key.key_id}"
         after = str(page_token_decode(request.page_token, scope)[0]) if request.page_token else ""
         limit = page_size(request.page_size)
@@ -83,7 +83,7 @@ class InferenceServicer(KeyedServicer, inference_pb2_grpc.InferenceServiceServic
             stop=tuple(request.stop),
         )
         messages = [Message(message.role, message.content) for message in request.messages]
-        generation = self._calls.chat(self.key(context), request.model, messages, sampling)
+        generation = self._calls.chat(await self.key(context), request.model, messages, sampling)
         pieces = generation.pieces()
         try:
             async for text in pieces:
@@ -98,7 +98,7 @@ class InferenceServicer(KeyedServicer, inference_pb2_grpc.InferenceServiceServic
         )
 
     async def Embed(self, request: inference_pb2.EmbedRequest, context: Context) -> inference_pb2.EmbedResponse:
-        embedded = await self._calls.embed(self.key(context), request.model, list(request.inputs))
+        embedded = await self._calls.embed(await self.key(context), request.model, list(request.inputs))
         return inference_pb2.EmbedResponse(
             id=embedded.id,
             embeddings=[
