@@ -24,8 +24,9 @@ from engines.token_log import TokenLog
 
 FINAL = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
-# The keeper's canary has its own slot and goes past the queue, so that a busy engine is not taken for a dead one.
+# The keeper's canary. A busy engine answers it as soon as any call gets on, so that busy is not taken for dead.
 CANARY_PREFIX = "modelyard-canary"
+CANARY_LOOK_S = 0.5
 
 
 class TritonPythonModel:
@@ -43,7 +44,7 @@ class TritonPythonModel:
         params = xllamacpp.CommonParams()
         params.model.path = str(folder / given["model_file"])
         params.model_alias = {args["model_name"]}
-        params.n_parallel = slots + 1
+        params.n_parallel = slots
         params.n_ctx = context_tokens * params.n_parallel
         params.kv_unified = False
         params.ctx_shift = False
@@ -59,8 +60,12 @@ class TritonPythonModel:
         self._server = xllamacpp.Server(params)
         self._log = TokenLog(Path(token_log) if token_log else None)
         self._stopping = False
-        self._waiting = 0
         self._lock = threading.Lock()
+        self._waiting = 0
+        # Calls inside llama.cpp, and how often any of them got on; the condition tells of changes of either.
+        self._running = 0
+        self._steps = 0
+        self._changed = threading.Condition()
         self._workers = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="generate")
         self._canary_worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="canary")
 
@@ -98,7 +103,7 @@ class _Call:
     def submit(self) -> None:
         model = self._model
         if self._request_id.startswith(CANARY_PREFIX):
-            model._canary_worker.submit(self._run)
+            model._canary_worker.submit(self._run_canary)
             return
         with model._lock:
             full = model._waiting >= model._waiting_max
@@ -116,7 +121,32 @@ class _Call:
             self._model._waiting -= 1
         self._run()
 
+    def _run_canary(self) -> None:
+        """Answer "busy" once another call gets on; generate when there is none; stay silent when they hang."""
+        model = self._model
+        with model._changed:
+            steps = model._steps
+            while model._running and model._steps == steps and not self._gone():
+                model._changed.wait(CANARY_LOOK_S)
+            got_on = model._steps != steps
+        if got_on:
+            self._end("busy")
+        else:
+            self._run()
+
+    def _count_running(self, change: int) -> None:
+        with self._model._changed:
+            self._model._running += change
+            self._model._changed.notify_all()
+
     def _run(self) -> None:
+        self._count_running(1)
+        try:
+            self._generate()
+        finally:
+            self._count_running(-1)
+
+    def _generate(self) -> None:
         try:
             body = self._body()
             if self._gone():
@@ -159,6 +189,9 @@ class _Call:
     def _on_events(self, events: Any) -> bool:
         """llama.cpp's callback, once a token and once a batch of prompt; True ends the generation."""
         try:
+            with self._model._changed:
+                self._model._steps += 1
+                self._model._changed.notify_all()
             first = self._generation.input_tokens is None
             text = "".join(self._generation.take(event) for event in (events if isinstance(events, list) else [events]))
             if self._gone():

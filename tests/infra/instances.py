@@ -121,7 +121,7 @@ class EngineClient:
     def __init__(self, view: InstanceView, *, secret: str | None = None) -> None:
         self.view = view
         self.secret = secret or instance_secret(CLUSTER_SECRET, view.instance_uid)
-        self._metadata = ((INSTANCE_SECRET_HEADER, self.secret),)
+        self.metadata = ((INSTANCE_SECRET_HEADER, self.secret),)
         self._channel = grpc.aio.insecure_channel(view.address)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -150,7 +150,7 @@ class EngineClient:
         for name in ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"):
             add_input(request, name, "BOOL", [1], b"\x01")
         answer, began_s = TextAnswer(), time.perf_counter()
-        call = self.stub.ModelStreamInfer(metadata=self._metadata, timeout=timeout_s)
+        call = self.stub.ModelStreamInfer(metadata=self.metadata, timeout=timeout_s)
         await call.write(request)
         await call.done_writing()
         async for message in call:
@@ -174,7 +174,7 @@ class EngineClient:
         return answer
 
     async def infer(self, request: Any, *, timeout_s: float = 30) -> dict[str, bytes]:
-        return named_outputs(await self.stub.ModelInfer(request, metadata=self._metadata, timeout=timeout_s))
+        return named_outputs(await self.stub.ModelInfer(request, metadata=self.metadata, timeout=timeout_s))
 
     async def echo(self, text: str) -> str:
         """One call of the engine that gives back what it got."""

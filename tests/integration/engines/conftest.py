@@ -21,8 +21,9 @@ async def engine_provider(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 
 @pytest_asyncio.fixture(scope="session")
 async def text_engine(engine_provider: LocalProvider) -> AsyncIterator[EngineClient]:
-    """SmolLM2-135M with four slots of 512 tokens."""
-    await engine_provider.launch(instance_spec("llamacpp", "text-engine", slots="4", context_tokens="512"))
+    """SmolLM2-135M with four slots of 512 tokens; eight more calls may wait."""
+    spec = instance_spec("llamacpp", "text-engine", slots="4", context_tokens="512", waiting_max="8")
+    await engine_provider.launch(spec)
     client = EngineClient(await wait_for_state(engine_provider, "text-engine", InstanceState.READY))
     yield client
     await client.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tritonclient.grpc import service_pb2
 
 from engines.refusals import read_refusal
 from engines.token_log import read_token_log
+from services.deploy.compute.probes import probe
 from tests.infra.instances import EngineClient, wait_until
 
 PROMPT = "<|im_start|>user\nWhat is gravity?<|im_end|>\n<|im_start|>assistant\n"
@@ -149,6 +151,27 @@ async def test_more_calls_than_slots_all_end_with_exact_counts(text_engine: Engi
         *(text_engine.generate(PROMPT + str(n), max_tokens=8 + n, ignore_eos=True, seed=n) for n in range(6))
     )
     assert [sum(answer.output_tokens) for answer in answers] == [8, 9, 10, 11, 12, 13]
+
+
+async def test_calls_beyond_the_queue_are_refused(text_engine: EngineClient) -> None:
+    """Four are answered, eight wait; the rest may try again elsewhere."""
+    answers = await asyncio.gather(
+        *(text_engine.generate(PROMPT + str(n), max_tokens=4, ignore_eos=True) for n in range(16))
+    )
+    refused = [answer for answer in answers if answer.error]
+    assert {read_refusal(answer.error)[0] for answer in refused} == {"ENGINE_BUSY"}
+    assert 1 <= len(refused) <= 4
+
+
+async def test_a_busy_engine_answers_its_canary(text_engine: EngineClient) -> None:
+    """llama.cpp reads prompts one after the other, so a canary of its own would wait for all of them."""
+    calls = [asyncio.create_task(text_engine.generate("word " * 480, max_tokens=1)) for _ in range(4)]
+    began_s = time.perf_counter()
+    for _ in range(2):
+        await probe(text_engine.stub, "llamacpp", "model", metadata=text_engine.metadata, timeout_s=5)
+    canaries_s = time.perf_counter() - began_s
+    await asyncio.gather(*calls)
+    assert canaries_s < time.perf_counter() - began_s
 
 
 async def test_no_rpc_answers_without_the_instances_secret(text_engine: EngineClient) -> None:
