@@ -84,12 +84,14 @@ async def _bill(session: AsyncSession, clock: Clock, project_uid: str, period: s
         sums[key] = Sum(
             posted.posted, posted.open + sum(window.core_ms for window in windows), posted.record_count + len(windows)
         )
-    rated = {key: value for key, value in sums.items() if key.price_version}
+    prices = await reads.prices_by_version(session, sorted({key.price_version for key in sums if key.price_version}))
+    rated: dict[LineKey, Sum] = {}
     unrated: dict[Meter, int] = {}
     for key, value in sums.items():
-        if not key.price_version:
+        if key.price_version and key.meter in prices[key.price_version].amounts:
+            rated[key] = value
+        else:
             unrated[key.meter] = unrated.get(key.meter, 0) + value.quantity
-    prices = await reads.prices_by_version(session, sorted({key.price_version for key in rated}))
     lines = [charge_line(key, prices[key.price_version].rate(key.meter), value) for key, value in sorted(rated.items())]
     return Bill(
         period=period,
