@@ -8,12 +8,13 @@ import re
 from pathlib import Path
 
 import pytest
-from chassis.errors import Problem
 from google.protobuf import descriptor_pool
 from modelyard.billing.v1 import events_pb2 as billing_events
 from modelyard.catalog.v1 import events_pb2 as catalog_events
 from modelyard.deploy.v1 import events_pb2 as deploy_events
 from pydantic_settings import BaseSettings
+
+from chassis.errors import Problem
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ["catalog", "deploy", "inference", "billing"]
