@@ -63,7 +63,9 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
         database,
         clock,
         provider,
-        ReconcileLimits(settings.observe_s, settings.pool_idle_s, settings.failed_starts_max),
+        ReconcileLimits(
+            settings.observe_s, settings.pool_idle_s, settings.failed_starts_max, settings.instance_records_keep_s
+        ),
         interval_s=settings.reconcile_s,
     )
     loop = context.spawn(reconciler.run(), "reconciler")

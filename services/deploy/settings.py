@@ -38,5 +38,7 @@ class DeploySettings(ServiceSettings):
     pool_idle_s: float = 300.0
     # Instances that may end by themselves in a row before a deployment is FAILED.
     failed_starts_max: int = 3
+    # How long the records and logs of an ended instance are kept, seconds.
+    instance_records_keep_s: float = 86_400.0
     # A wall clock further behind the newest stored instant than this refuses to start, seconds.
     clock_behind_s_max: float = 60.0

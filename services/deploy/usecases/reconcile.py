@@ -36,11 +36,13 @@ class ReconcileLimits:
 
     `observe_s`: how often a living instance is published as seen, seconds. `pool_idle_s`: how long an unneeded pool
     stays warm. `failed_starts_max`: instances that may end by themselves in a row before a deployment is FAILED.
+    `records_keep_s`: how long the provider's records and logs of an ended instance are kept, seconds.
     """
 
     observe_s: float = 60.0
     pool_idle_s: float = 300.0
     failed_starts_max: int = 3
+    records_keep_s: float = 86_400.0
 
 
 class Changes:
@@ -109,7 +111,7 @@ class Reconciler:
             living += await self._size(uow, living, deployments, pools)
             changed = self._derive_states(uow, living, deployments, pools)
             changed = bool(await project_routes(uow, living)) or changed
-        self._act(living, views, deployments, pools)
+        self._act(living, views, seen_ms, deployments, pools)
         return changed
 
     def _observe(
@@ -271,10 +273,11 @@ class Reconciler:
         self,
         living: Sequence[InstanceRow],
         views: Mapping[str, InstanceView],
+        seen_ms: int,
         deployments: Mapping[str, DeploymentRow],
         pools: Mapping[str, PoolRow],
     ) -> None:
-        """Launch what is allocated and not there, end what is releasing, and end orphans."""
+        """Launch what is allocated and not there, end what is releasing, end orphans, and forget the long gone."""
         known = {row.uid for row in living}
         for row in living:
             view = views.get(row.uid)
@@ -287,7 +290,8 @@ class Reconciler:
             if uid in known:
                 continue
             if view.state.ended:
-                self._start(uid, self._provider.forget(uid))
+                if seen_ms - (view.exited_at_ms or 0) > self._limits.records_keep_s * 1000:
+                    self._start(uid, self._provider.forget(uid))
             else:
                 log.warning("an instance that nobody wants is ended", instance=uid)
                 self._start(uid, self._terminate(uid))
