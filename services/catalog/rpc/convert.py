@@ -34,7 +34,7 @@ def publisher_to_proto(row: PublisherRow) -> catalog_pb2.Publisher:
 
 def model_to_proto(row: ModelRow, *, whole: bool) -> catalog_pb2.Model:
     """A model; `whole` with its card and the text of its licence."""
-    model = catalog_pb2.Model(
+    return catalog_pb2.Model(
         name=row.name,
         uid=row.uid,
         display_name=row.display_name,
@@ -54,7 +54,6 @@ def model_to_proto(row: ModelRow, *, whole: bool) -> catalog_pb2.Model:
         etag=row.etag,
         create_time=timestamp(row.create_time),
     )
-    return model
 
 
 def version_to_proto(

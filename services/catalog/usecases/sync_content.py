@@ -134,7 +134,7 @@ async def _put_model(uow: UnitOfWork, now: datetime, folder: Path, model: Model,
     name = MODEL.format(publisher=model.publisher, model=model.id)
     known = await queries.model(uow.session, name)
     usability, detail = _usability(model, [resolved[name, version.version] for version in model.versions])
-    facts = {
+    facts: dict[str, Any] = {
         "publisher": model.publisher,
         "collection": model.collection,
         "display_name": model.display_name,
@@ -185,7 +185,7 @@ async def _put_version(
 ) -> int:
     name = f"{model_name}/versions/{version.version}"
     lifecycle = version.lifecycle
-    days = {
+    days: dict[str, Any] = {
         "preview": lifecycle.preview,
         "legacy_date": lifecycle.legacy.isoformat() if lifecycle.legacy else "",
         "deprecation_date": lifecycle.deprecation.isoformat() if lifecycle.deprecation else "",
