@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from chassis.database import Database
+from chassis.names import ResourcePattern
 from services.billing.domain.errors import PriceListInvalid
 from services.billing.domain.meters import Meter
 from services.billing.domain.prices import OfferKind, Price
@@ -17,13 +20,52 @@ from services.billing.storage import reads
 from services.billing.storage.ledger import table
 from services.billing.storage.tables import PriceRow
 
-_LIST_FIELDS = {"list", "version", "currency", "effective", "prices"}
-_PRICE_FIELDS = {"resource", "source", "per_million_input_tokens", "per_million_output_tokens", "per_hour", "vcpus"}
-_AMOUNT_FIELDS = {
-    "per_million_input_tokens": Meter.INPUT_TOKENS,
-    "per_million_output_tokens": Meter.OUTPUT_TOKENS,
-    "per_hour": Meter.CORE_MILLISECONDS,
-}
+# A YAML float has lost digits already: amounts are strings of plain digits.
+Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_TYPE = ResourcePattern("instanceTypes/{instance_type}")
+_MODEL = ResourcePattern("publishers/{publisher}/models/{model}")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Entry(_Strict):
+    resource: str
+    source: str
+    per_million_input_tokens: Amount | None = None
+    per_million_output_tokens: Amount | None = None
+    per_hour: Amount | None = None
+    vcpus: int = Field(default=0, ge=1)
+
+    @model_validator(mode="after")
+    def _for_one_thing(self) -> _Entry:
+        by_token = self.per_million_input_tokens or self.per_million_output_tokens
+        if _TYPE.matches(self.resource):
+            if not self.per_hour or not self.vcpus or by_token:
+                raise ValueError("an instance type has per_hour with vcpus, not per_million_input_tokens or the like")
+        elif not _MODEL.matches(self.resource):
+            raise ValueError("resource is instanceTypes/* or publishers/*/models/*")
+        elif not by_token or self.per_hour or self.vcpus:
+            raise ValueError("a model has per_million_input_tokens and the like, not per_hour with vcpus")
+        return self
+
+    def amounts(self) -> dict[Meter, Decimal]:
+        said = {
+            Meter.INPUT_TOKENS: self.per_million_input_tokens,
+            Meter.OUTPUT_TOKENS: self.per_million_output_tokens,
+            Meter.CORE_MILLISECONDS: self.per_hour,
+        }
+        return {meter: Decimal(digits) for meter, digits in said.items() if digits is not None}
+
+
+class _List(_Strict):
+    list: Word
+    version: Word
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+    effective: date
+    prices: tuple[_Entry, ...] = Field(strict=False)
 
 
 def read_price_list(path: Path) -> list[Price]:
@@ -32,49 +74,30 @@ def read_price_list(path: Path) -> list[Price]:
     Raises:
         PriceListInvalid: naming the file, the field, its value and what is allowed.
     """
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict) or set(content) != _LIST_FIELDS:
-        raise PriceListInvalid(f"{path.name}: a price list has exactly the fields {sorted(_LIST_FIELDS)}")
-    if not isinstance(content["effective"], date):
-        raise PriceListInvalid(f"{path.name}: effective {content['effective']!r} is not a date")
-    return [_price(path, content, entry) for entry in content["prices"]]
-
-
-def _price(path: Path, content: dict[str, Any], entry: dict[str, Any]) -> Price:
-    where = f"{path.name}: {entry.get('resource', 'a price without resource')}"
-    if unknown := set(entry) - _PRICE_FIELDS:
-        raise PriceListInvalid(f"{where}: unknown field {sorted(unknown)[0]!r}; allowed are {sorted(_PRICE_FIELDS)}")
-    for needed in ("resource", "source"):
-        if not isinstance(entry.get(needed), str):
-            raise PriceListInvalid(f"{where}: {needed} is missing")
-    amounts = {meter: _amount(where, field, entry[field]) for field, meter in _AMOUNT_FIELDS.items() if field in entry}
-    managed = Meter.CORE_MILLISECONDS in amounts
-    if not amounts or (managed and len(amounts) > 1) or managed != ("vcpus" in entry):
-        raise PriceListInvalid(f"{where}: a price is per_hour with vcpus, or per million tokens")
-    sku = entry["resource"].rpartition("/")[2]
-    return Price(
-        price_version=f"{content['list']}@{content['version']}/{sku}",
-        resource=entry["resource"],
-        kind=OfferKind.MANAGED if managed else OfferKind.SERVERLESS,
-        currency=content["currency"],
-        amounts=amounts,
-        vcpus=int(entry.get("vcpus", 0)),
-        effective_time=datetime.combine(content["effective"], time(), UTC),
-        source=entry["source"],
-    )
-
-
-def _amount(where: str, field: str, value: object) -> Decimal:
-    # A YAML float has lost digits already: amounts are written as strings.
-    if not isinstance(value, str):
-        raise PriceListInvalid(f"{where}: {field} {value!r} is not a string of decimal digits, such as '0.0375'")
     try:
-        amount = Decimal(value)
-    except InvalidOperation:
-        raise PriceListInvalid(f"{where}: {field} {value!r} is not a decimal") from None
-    if not amount.is_finite() or amount < 0:
-        raise PriceListInvalid(f"{where}: {field} {value!r}; a finite amount of at least 0 is allowed")
-    return amount
+        content = _List.model_validate(yaml.safe_load(path.read_text()))
+    except ValidationError as invalid:
+        first = invalid.errors()[0]
+        field = ".".join(str(step) for step in first["loc"])
+        raise PriceListInvalid(
+            f"{path.name}: {field or 'the file'} is {str(first['input'])[:200]!r}: {first['msg']}", field=field
+        ) from None
+    except yaml.YAMLError as unreadable:
+        raise PriceListInvalid(f"{path.name} is not YAML: {unreadable}") from None
+    return [_price(content, entry) for entry in content.prices]
+
+
+def _price(content: _List, entry: _Entry) -> Price:
+    return Price(
+        price_version=f"{content.list}@{content.version}/{entry.resource.rpartition('/')[2]}",
+        resource=entry.resource,
+        kind=OfferKind.MANAGED if entry.per_hour else OfferKind.SERVERLESS,
+        currency=content.currency,
+        amounts=entry.amounts(),
+        vcpus=entry.vcpus,
+        effective_time=datetime.combine(content.effective, time(), UTC),
+        source=entry.source,
+    )
 
 
 async def load_price_lists(database: Database, folder: Path) -> int:
@@ -83,16 +106,39 @@ async def load_price_lists(database: Database, folder: Path) -> int:
     Raises:
         PriceListInvalid: a price that was loaded before has changed; a change needs a new version.
     """
-    listed = [price for path in sorted(folder.glob("*.yaml")) for price in read_price_list(path)]
+    return await store_prices(
+        database, [price for path in sorted(folder.glob("*.yaml")) for price in read_price_list(path)]
+    )
+
+
+async def store_prices(database: Database, listed: Sequence[Price]) -> int:
+    """Store every price that is new; return how many.
+
+    Raises:
+        PriceListInvalid: a price that was stored before has changed, two share a version, or two currencies are used: a
+            bill has one total.
+    """
+    by_version: dict[str, Price] = {}
+    for price in listed:
+        if price.price_version in by_version:
+            raise PriceListInvalid(
+                f"price {price.price_version!r} stands for {by_version[price.price_version].resource!r} and for "
+                f"{price.resource!r}; give one of them a list of its own"
+            )
+        by_version[price.price_version] = price
     async with database.unit_of_work() as uow:
-        stored = await reads.prices_by_version(uow.session, [price.price_version for price in listed])
-        for price in listed:
-            known = stored.get(price.price_version)
-            if known is not None and known != price:
+        stored = {price.price_version: price for price in await reads.prices(uow.session)}
+        currencies = sorted({price.currency for price in (*stored.values(), *listed)})
+        if len(currencies) > 1:
+            raise PriceListInvalid(
+                f"prices are in {' and '.join(currencies)}; a bill has one currency", field="currency"
+            )
+        for version, price in by_version.items():
+            if version in stored and stored[version] != price:
                 raise PriceListInvalid(
-                    f"price {price.price_version!r} has changed since it was loaded; give the list a new version instead"
+                    f"price {version!r} has changed since it was loaded; give the list a new version instead"
                 )
-        rows = [_row(price) for price in listed if price.price_version not in stored]
+        rows = [_row(price) for version, price in by_version.items() if version not in stored]
         prices = table(PriceRow)
         added = await database.insert_ignoring(uow, prices, rows, returning=[prices.c.price_version]) if rows else []
     return len(added)
