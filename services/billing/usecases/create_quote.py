@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from modelyard.billing.v1 import billing_pb2
+from sqlalchemy.exc import IntegrityError
 
 from chassis.clock import Clock
 from chassis.database import Database
@@ -56,43 +57,64 @@ async def create_quote(
 ) -> billing_pb2.Quote:
     """Make a quote that holds for `valid_s` seconds.
 
-    The catalog is asked before the transaction.
+    The catalog is asked before the transaction, and not at all for a request that was answered before.
 
     Raises:
         ModelRetired, ModelDeprecated: no new deployments.
         OfferNotAvailable: not this way, not here.
         PriceNotFound: no price list has it.
+        RequestIdReused: the id came before with another request.
     """
+    before = await _answer_given(database, principal, request)
+    if before is not None:
+        return before
     offered = await ask_catalog()
     _check_offered(offered)
     now = clock.now()
+    try:
+        async with database.unit_of_work() as uow:
+            price = current_price(
+                await reads.prices(uow.session, offered.priced_resource), offered.priced_resource, offered.kind, now
+            )
+            row = _row(offered, price, project_uid=project_uid, project=project, now=now, valid_s=valid_s)
+            uow.session.add(row)
+            answer = to_proto(row, price)
+            uow.emit(quote_created(project_uid, answer.name, row.uid, price.price_version, now))
+            await remember_answer(uow, database, clock, principal, request, answer)
+            return answer
+    except IntegrityError:
+        # The same request was answered by another process meanwhile: that answer stands.
+        before = await _answer_given(database, principal, request)
+        if before is None:
+            raise
+        return before
+
+
+async def _answer_given(
+    database: Database, principal: str, request: billing_pb2.CreateQuoteRequest
+) -> billing_pb2.Quote | None:
+    if not request.request_id:
+        return None
     async with database.unit_of_work() as uow:
-        before = await answered_before(uow, database, principal, request, billing_pb2.Quote)
-        if before is not None:
-            return before
-        price = current_price(
-            await reads.prices(uow.session, offered.priced_resource), offered.priced_resource, offered.kind, now
-        )
-        if offered.kind is OfferKind.MANAGED:
-            check_same_shape(price, offered.vcpus)
-        serverless = offered.kind is OfferKind.SERVERLESS
-        row = QuoteRow(
-            uid=new_uid(),
-            project_uid=project_uid,
-            project=project,
-            kind=int(offered.kind),
-            model_version=offered.resource if serverless else "",
-            instance_type="" if serverless else offered.resource,
-            vcpus=0 if serverless else offered.vcpus,
-            price_version=price.price_version,
-            create_time=now,
-            expire_time=now + timedelta(seconds=valid_s),
-        )
-        uow.session.add(row)
-        answer = to_proto(row, price)
-        uow.emit(quote_created(project_uid, answer.name, row.uid, price.price_version, now))
-        await remember_answer(uow, database, clock, principal, request, answer)
-        return answer
+        return await answered_before(uow, database, principal, request, billing_pb2.Quote)
+
+
+def _row(offered: Offered, price: Price, *, project_uid: str, project: str, now: datetime, valid_s: float) -> QuoteRow:
+    serverless = offered.kind is OfferKind.SERVERLESS
+    if not serverless:
+        check_same_shape(price, offered.vcpus)
+    return QuoteRow(
+        uid=new_uid(),
+        project_uid=project_uid,
+        project=project,
+        kind=int(offered.kind),
+        model_version=offered.resource if serverless else "",
+        instance_type="" if serverless else offered.resource,
+        vcpus=0 if serverless else offered.vcpus,
+        price_version=price.price_version,
+        create_time=now,
+        expire_time=now + timedelta(seconds=valid_s),
+    )
 
 
 def _check_offered(offered: Offered) -> None:
