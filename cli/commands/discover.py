@@ -1,0 +1,292 @@
+"""Discover: models, their cards, collections, publishers, instance types."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from modelyard.billing.v1 import billing_pb2
+from modelyard.catalog.v1 import catalog_pb2
+from modelyard_client import Modelyard
+from rich.markdown import Markdown
+
+from cli.output import GIB, Json, enum_word, facts, json_document, out, rate_words, table
+from cli.session import UsageMistake, collect, run
+
+models = typer.Typer(help="What there is, and what runs here.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register these commands."""
+    app.add_typer(models, name="models", rich_help_panel="Discover")
+    app.command("collections")(collections)
+    app.command("publishers")(publishers)
+    app.command("instance-types")(instance_types)
+
+
+@models.callback(invoke_without_command=True)
+def list_models(
+    context: typer.Context,
+    collection: Annotated[str, typer.Option(help="Only models of this collection.")] = "",
+    task: Annotated[str, typer.Option(help="chat-completion, text-generation or embeddings.")] = "",
+    runs_here: Annotated[bool, typer.Option("--runs-here", help="Only models that run on this platform.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List models."""
+    if context.invoked_subcommand is not None:
+        return
+    request = catalog_pb2.ListModelsRequest(
+        parent="publishers/-",
+        collection=f"collections/{collection}" if collection else "",
+        task=_task(task),
+        usability=catalog_pb2.USABILITY_RUNS_HERE if runs_here else catalog_pb2.USABILITY_UNSPECIFIED,
+    )
+
+    async def work(modelyard: Modelyard) -> None:
+        found = await collect(modelyard.catalog.ListModels, request, "models")
+        if as_json:
+            json_document(found)
+        else:
+            print_models(found)
+
+    run(work)
+
+
+def print_models(found: list[catalog_pb2.Model]) -> None:
+    """A line a model."""
+    table(
+        "",
+        ("model", "collection", "tasks", "usable here", "licence", "parameters", "context"),
+        (
+            (
+                model.name.removeprefix("publishers/").replace("/models/", "/"),
+                model.collection.removeprefix("collections/"),
+                ", ".join(enum_word(catalog_pb2.Task, task, "TASK_") for task in model.tasks),
+                enum_word(catalog_pb2.Usability, model.usability, "USABILITY_"),
+                model.license.id,
+                _short_count(model.parameter_count),
+                f"{model.context_tokens:,}" if model.context_tokens else "",
+            )
+            for model in found
+        ),
+        right=("parameters", "context"),
+    )
+
+
+@models.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(help="Name, PUBLISHER/NAME, or the whole resource name.")],
+    license_text: Annotated[bool, typer.Option("--license-text", help="Print the licence's text too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a model's card, versions, licence and prices."""
+
+    async def work(modelyard: Modelyard) -> None:
+        model = await find_model(modelyard, name)
+        versions = await collect(
+            modelyard.catalog.ListModelVersions,
+            catalog_pb2.ListModelVersionsRequest(parent=model.name),
+            "model_versions",
+        )
+        prices = await collect(
+            modelyard.billing.ListPrices,
+            billing_pb2.ListPricesRequest(resource=model.name, current_only=True),
+            "prices",
+        )
+        if as_json:
+            json_document({"model": model, "versions": versions, "prices": prices})
+            return
+        print_card(model, versions, prices)
+        if license_text:
+            out.print()
+            out.print(
+                model.license.text or "The licence's text is not shipped; see the publisher's page.", markup=False
+            )
+
+    run(work)
+
+
+def print_card(
+    model: catalog_pb2.Model, versions: list[catalog_pb2.ModelVersion], prices: list[billing_pb2.Price]
+) -> None:
+    """The whole card."""
+    out.print(f"[bold]{model.display_name}[/]  {model.summary}")
+    serving = next((version.serving for version in versions if version.HasField("serving")), None)
+    facts(
+        [
+            ("name", model.name),
+            ("collection", model.collection.removeprefix("collections/")),
+            ("licence", model.license.id + (" (text: --license-text)" if model.license.text else "")),
+            ("tasks", ", ".join(enum_word(catalog_pb2.Task, task, "TASK_") for task in model.tasks)),
+            (
+                "deploy as",
+                ", ".join(
+                    enum_word(catalog_pb2.DeploymentOption, option, "DEPLOYMENT_OPTION_")
+                    for option in model.deployment_options
+                ),
+            ),
+            ("usable here", enum_word(catalog_pb2.Usability, model.usability, "USABILITY_")),
+            ("why not", next((version.usability_detail for version in versions), "")),
+            ("languages", ", ".join(model.languages)),
+            ("parameters", f"{model.parameter_count:,}" if model.parameter_count else ""),
+            ("context", f"{model.context_tokens:,} tokens" if model.context_tokens else ""),
+            ("served here with", f"{serving.engine}, context {serving.context_tokens:,} tokens" if serving else ""),
+            (
+                "needs",
+                f"{serving.min_vcpus} core, {serving.min_memory_bytes / GIB:g} GiB memory" if serving else "",
+            ),
+            ("tags", ", ".join(model.tags)),
+            ("sources", "\n".join(f"{source.location} ({source.date})" for source in model.sources)),
+        ]
+    )
+    table(
+        "Versions, newest first",
+        ("version", "stage", "artifact", "bytes", "sha256"),
+        (
+            (
+                version.name.rpartition("/")[2],
+                enum_word(catalog_pb2.LifecycleStage, version.stage, "LIFECYCLE_STAGE_"),
+                artifact.name,
+                f"{artifact.size_bytes:,}",
+                artifact.sha256,
+            )
+            for version in versions
+            for artifact in version.artifacts or [catalog_pb2.Artifact(name="none here")]
+        ),
+        right=("bytes",),
+    )
+    table(
+        "Serverless price",
+        ("rate", "price version", "source"),
+        ((rate_words(rate), price.price_version, price.source) for price in prices for rate in price.rates),
+    )
+    out.print(Markdown(model.card))
+
+
+async def find_model(modelyard: Modelyard, name: str) -> catalog_pb2.Model:
+    """The model that a whole or a short name means.
+
+    Raises:
+        UsageMistake: a short name that means several.
+        ModelyardError: MODEL_NOT_FOUND.
+    """
+    whole = name.partition("/versions/")[0]
+    if not whole.startswith("publishers/"):
+        publisher, _, model = whole.rpartition("/")
+        listed = catalog_pb2.ListModelsRequest(parent=f"publishers/{publisher or '-'}")
+        found = [
+            listed_model.name
+            for listed_model in await collect(modelyard.catalog.ListModels, listed, "models")
+            if listed_model.name.rpartition("/")[2] == model
+        ]
+        if len(found) > 1:
+            raise UsageMistake(f"{name!r} means {' and '.join(sorted(found))}; name one of them as PUBLISHER/NAME")
+        whole = found[0] if found else f"publishers/{publisher or 'unknown'}/models/{model}"
+    answer: catalog_pb2.Model = await modelyard.catalog.GetModel(catalog_pb2.GetModelRequest(name=whole))
+    return answer
+
+
+async def find_version(modelyard: Modelyard, name: str) -> str:
+    """The resource name of the version that a name means: the newest one where it names none."""
+    model = await find_model(modelyard, name)
+    version = name.partition("/versions/")[2]
+    return f"{model.name}/versions/{version}" if version else model.latest_version
+
+
+def collections(as_json: Json = False) -> None:
+    """List collections: who supports which models."""
+
+    async def work(modelyard: Modelyard) -> None:
+        found = await collect(modelyard.catalog.ListCollections, catalog_pb2.ListCollectionsRequest(), "collections")
+        if as_json:
+            json_document(found)
+        else:
+            print_collections(found)
+
+    run(work)
+
+
+def print_collections(found: list[catalog_pb2.Collection]) -> None:
+    """A line a collection."""
+    table(
+        "",
+        ("collection", "kind", "models", "support"),
+        (
+            (
+                collection.name.removeprefix("collections/"),
+                enum_word(catalog_pb2.CollectionKind, collection.kind, "COLLECTION_KIND_"),
+                collection.model_count,
+                collection.description,
+            )
+            for collection in found
+        ),
+        right=("models",),
+    )
+
+
+def publishers(as_json: Json = False) -> None:
+    """List publishers."""
+
+    async def work(modelyard: Modelyard) -> None:
+        found = await collect(modelyard.catalog.ListPublishers, catalog_pb2.ListPublishersRequest(), "publishers")
+        if as_json:
+            json_document(found)
+            return
+        table(
+            "",
+            ("publisher", "name", "website"),
+            ((one.name.removeprefix("publishers/"), one.display_name, one.website) for one in found),
+        )
+
+    run(work)
+
+
+def instance_types(
+    available: Annotated[bool, typer.Option("--available", help="Only types that can be deployed to here.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List instance types with their prices."""
+
+    async def work(modelyard: Modelyard) -> None:
+        request = catalog_pb2.ListInstanceTypesRequest(available_only=available)
+        found = await collect(modelyard.catalog.ListInstanceTypes, request, "instance_types")
+        if as_json:
+            json_document(found)
+            return
+        prices = await collect(modelyard.billing.ListPrices, billing_pb2.ListPricesRequest(current_only=True), "prices")
+        rates = {price.resource: price.rates[0] for price in prices if price.rates}
+        table(
+            "",
+            ("instance type", "cores", "memory", "accelerators", "here", "per hour", "rate"),
+            (
+                (
+                    one.name.removeprefix("instanceTypes/"),
+                    one.vcpus,
+                    f"{one.memory_bytes / GIB:g} GiB",
+                    f"{one.gpu_count} x {one.gpu_model}" if one.gpu_count else "",
+                    one.provider or "–",
+                    f"{rates[one.name].amount} {rates[one.name].currency}" if one.name in rates else "no price",
+                    rate_words(rates[one.name]) if one.name in rates else "",
+                )
+                for one in found
+            ),
+            right=("cores", "memory", "per hour"),
+        )
+
+    run(work)
+
+
+def _task(word: str) -> catalog_pb2.Task.ValueType:
+    if not word:
+        return catalog_pb2.TASK_UNSPECIFIED
+    known = {name.removeprefix("TASK_").lower().replace("_", "-"): number for name, number in catalog_pb2.Task.items()}
+    if word not in known or not known[word]:
+        raise UsageMistake(f"task {word!r} is not known; use {', '.join(list(known)[1:])}")
+    return known[word]
+
+
+def _short_count(count: int) -> str:
+    for size, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return str(count) if count else ""

@@ -1,0 +1,128 @@
+"""What commands print: tables for people, canonical protobuf JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC
+from fractions import Fraction
+from typing import Annotated, Any
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from modelyard.type.v1 import money_pb2
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+# Every command takes it: one JSON document on standard output, or one a line where results stream.
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+GIB = 1 << 30
+CORE_HOUR_MS = 3_600_000
+
+out = Console(highlight=False, soft_wrap=False)
+err = Console(stderr=True, highlight=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """Print rows; columns named in `right` hold numbers."""
+    shown = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        shown.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    count = 0
+    for row in rows:
+        shown.add_row(*("" if cell is None else str(cell) for cell in row))
+        count += 1
+    if count:
+        out.print(shown)
+    else:
+        out.print(f"{title}: none" if title else "none")
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Print names and values, one a line."""
+    shown = Table(box=None, show_header=False, pad_edge=False)
+    shown.add_column(style="dim")
+    shown.add_column(overflow="fold")
+    for name, value in pairs:
+        if value not in (None, ""):
+            shown.add_row(name, str(value))
+    out.print(shown)
+
+
+def json_document(value: Message | Iterable[Message] | Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print one JSON document."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def json_line(value: Message | Mapping[str, Any]) -> None:
+    """Print one JSON document on one line, at once."""
+    print(json.dumps(_plain(value), ensure_ascii=False), flush=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return MessageToDict(value, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return value
+    return [_plain(item) for item in value]
+
+
+def problem(message: str, *, reason: str = "", as_json: bool = False) -> None:
+    """Say on standard error what went wrong."""
+    if as_json:
+        print(json.dumps({"error": {"reason": reason, "message": message}}), file=sys.stderr)
+        return
+    err.print(f"[bold red]error[/]: {_escaped(message)}" + (f" [dim]({reason})[/]" if reason else ""))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def moment(stamp: Timestamp) -> str:
+    """A time as people read it, UTC to the second; empty when it is unset."""
+    return stamp.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M:%S") if stamp.seconds else ""
+
+
+def enum_word(enum: Any, number: int, prefix: str) -> str:
+    """The name of an enum value in lower case, without its prefix."""
+    name: str = enum.Name(number)
+    return name.removeprefix(prefix).lower().replace("_", " ")
+
+
+def meter_word(meter: int) -> str:
+    """A meter's name, such as "input tokens"."""
+    return enum_word(money_pb2.Meter, meter, "METER_")
+
+
+def rate_words(rate: money_pb2.Rate) -> str:
+    """A rate in the unit people buy in: per million tokens, or per core-hour with the hour of the whole instance."""
+    if rate.meter == money_pb2.METER_CORE_MILLISECONDS:
+        cores = Fraction(rate.per, CORE_HOUR_MS)
+        per_core = Fraction(rate.amount) / cores
+        return f"{plain_decimal(per_core)} {rate.currency} per core-hour"
+    return f"{rate.amount} {rate.currency} per {rate.per:,} {meter_word(rate.meter)}"
+
+
+def quantity_words(meter: int, quantity: int) -> str:
+    """A quantity with its unit; core-milliseconds also as core-hours."""
+    if meter == money_pb2.METER_CORE_MILLISECONDS:
+        return f"{quantity:,} core-ms = {quantity / CORE_HOUR_MS:.4f} core-h"
+    return f"{quantity:,}"
+
+
+def plain_decimal(value: Fraction, places_max: int = 12) -> str:
+    """An exact decimal where it has at most `places_max` digits, else the fraction itself."""
+    scaled = value * 10**places_max
+    if scaled.denominator != 1:
+        return f"{value.numerator}/{value.denominator}"
+    digits = f"{scaled.numerator:0{places_max + 1}d}"
+    whole, part = digits[:-places_max], digits[-places_max:].rstrip("0")
+    return f"{whole}.{part}" if part else whole
