@@ -46,8 +46,15 @@ def create_app(keys: KeyDirectory, calls: Calls, page: Page, *, body_bytes_max: 
             Route("/v1/chat/completions", api.chat, methods=["POST"]),
             Route("/v1/embeddings", api.embeddings, methods=["POST"]),
         ],
+        # Without a handler here Starlette answers a problem with a bare 500 of its own.
+        exception_handlers={Problem: _refuse},
     )
     return _Outermost(app)
+
+
+async def _refuse(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)  # noqa: S101 - registered for no other class
+    return error_response(problem)
 
 
 class _Outermost:
