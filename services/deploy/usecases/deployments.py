@@ -108,6 +108,11 @@ async def create_deployment(
             row.pool_uid = (await _pool(uow, answers)).uid
         await check_capacity(uow, limits, row.instance_count, row.memory_bytes)
         uow.session.add(row)
+        if not existing and not owner.traffic:
+            # An endpoint whose only deployment gets no calls would be a trap; every later one begins at 0 %.
+            owner.traffic = {row.name: 100}
+            owner.revision += 1
+            uow.session.add(owner)
         uow.emit(deployment_changed(row, now))
         answer = deployment_to_proto(row, [])
         await remember_answer(uow, database, clock, principal, request, answer)
