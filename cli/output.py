@@ -24,15 +24,30 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 GIB = 1 << 30
 CORE_HOUR_MS = 3_600_000
 
-out = Console(highlight=False, soft_wrap=False)
+# What is piped into a file or another program is not bound to a terminal's width.
+_PIPED_WIDTH = 160
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPED_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """Print rows; columns named in `right` hold numbers."""
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    whole: Sequence[str] = (),
+) -> None:
+    """Print rows; columns named in `right` hold numbers, and those in `whole` are never broken over lines."""
     shown = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        shown.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        shown.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold",
+            no_wrap=column in right or column in whole,
+        )
     count = 0
     for row in rows:
         shown.add_row(*("" if cell is None else str(cell) for cell in row))
@@ -103,19 +118,21 @@ def meter_word(meter: int) -> str:
 
 
 def rate_words(rate: money_pb2.Rate) -> str:
-    """A rate in the unit people buy in: per million tokens, or per core-hour with the hour of the whole instance."""
+    """A rate in the unit people buy in: per million tokens, or per core-hour."""
     if rate.meter == money_pb2.METER_CORE_MILLISECONDS:
         cores = Fraction(rate.per, CORE_HOUR_MS)
         per_core = Fraction(rate.amount) / cores
-        return f"{plain_decimal(per_core)} {rate.currency} per core-hour"
-    return f"{rate.amount} {rate.currency} per {rate.per:,} {meter_word(rate.meter)}"
+        return f"{plain_decimal(per_core)} {rate.currency} / core-hour"
+    return f"{rate.amount} {rate.currency} / {_short_per(rate.per)} {meter_word(rate.meter)}"
+
+
+def _short_per(per: int) -> str:
+    return f"{per // 1_000_000}M" if per >= 1_000_000 and per % 1_000_000 == 0 else f"{per:,}"
 
 
 def quantity_words(meter: int, quantity: int) -> str:
-    """A quantity with its unit; core-milliseconds also as core-hours."""
-    if meter == money_pb2.METER_CORE_MILLISECONDS:
-        return f"{quantity:,} core-ms = {quantity / CORE_HOUR_MS:.4f} core-h"
-    return f"{quantity:,}"
+    """A quantity with its unit."""
+    return f"{quantity:,} core-ms" if meter == money_pb2.METER_CORE_MILLISECONDS else f"{quantity:,} tokens"
 
 
 def plain_decimal(value: Fraction, places_max: int = 12) -> str:

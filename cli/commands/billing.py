@@ -66,22 +66,22 @@ def print_bill(found: billing_pb2.Bill) -> None:
     """Every line with meter, quantity, rate and amount, and the total."""
     table(
         f"Bill of {found.project.removeprefix('projects/')}, {found.period} so far",
-        ("line", "deployment", "meter", "key", "records", "quantity", "rate", "amount"),
+        ("line", "deployment", "key", "records", "quantity", "rate", "amount"),
         (
             (
                 line.id[:8],
                 line.deployment.partition("/endpoints/")[2].replace("/deployments/", "/") or line.deployment_uid,
-                meter_word(line.rate.meter),
-                line.key_id[:8],
+                line.key_id[:6],
                 f"{line.record_count:,}",
                 quantity_words(line.rate.meter, line.quantity)
-                + (f"\n({line.open_quantity:,} in the running hour)" if line.open_quantity else ""),
+                + (f"\n{line.open_quantity:,} in the running hour" if line.open_quantity else ""),
                 rate_words(line.rate),
                 f"{line.amount} {line.rate.currency}",
             )
             for line in found.lines
         ),
         right=("records", "quantity", "amount"),
+        whole=("line",),
     )
     out.print(f"[bold]Total {found.total} {found.currency}[/], complete up to {moment(found.as_of_time)} UTC")
     if found.unrated:
@@ -127,20 +127,21 @@ def print_explained(line: billing_pb2.BillLine, events: list[billing_pb2.LineEve
     core_hours = line.rate.meter == money_pb2.METER_CORE_MILLISECONDS
     table(
         f"{len(events):,} events, oldest first",
-        ("event", "instance" if core_hours else "request", "from (UTC)", "to" if core_hours else "ended", "quantity"),
+        ("event", "from (UTC)", "to" if core_hours else "ended", "quantity", "instance" if core_hours else "request"),
         (
             (
                 event.record_id,
-                event.instance_uid or event.request_id,
                 moment(event.occur_time),
                 (moment(event.end_time) + (" (open)" if event.open else ""))
                 if core_hours
                 else enum_word(usage_pb2.Outcome, event.outcome, "OUTCOME_"),
                 f"{event.quantity:,}",
+                event.instance_uid or event.request_id,
             )
             for event in events
         ),
         right=("quantity",),
+        whole=("event",),
     )
     out.print(f"Events sum to {sum(event.quantity for event in events):,}; the line says {line.quantity:,}.")
     out.print(arithmetic)

@@ -18,6 +18,8 @@ from cli.demo.client_log import Call
 
 RAW_PROMPT = "<|im_start|>user\nName a fruit.<|im_end|>\n<|im_start|>assistant\n"
 RAW_TIMEOUT_S = 60.0
+# The likeliest words: a model this small wanders when it is let.
+TEMPERATURE = 0.0
 Show = Callable[[str], None]
 
 
@@ -27,6 +29,7 @@ async def stream_chat(client: AsyncOpenAI, call: Call, text: str, max_tokens: in
         model=call.endpoint,
         messages=[{"role": "user", "content": text}],
         max_tokens=max_tokens,
+        temperature=TEMPERATURE,
         stream=True,
         extra_headers={"x-request-id": call.request_id},
     )
@@ -47,6 +50,7 @@ async def ask_chat(client: AsyncOpenAI, call: Call, text: str, max_tokens: int) 
         model=call.endpoint,
         messages=[{"role": "user", "content": text}],
         max_tokens=max_tokens,
+        temperature=TEMPERATURE,
         extra_headers={"x-request-id": call.request_id},
     )
     answer = raw.parse()
@@ -65,6 +69,7 @@ async def stream_chat_grpc(modelyard: Modelyard, call: Call, text: str, max_toke
         model=call.endpoint,
         messages=[inference_pb2.ChatMessage(role="user", content=text)],
         max_tokens=max_tokens,
+        temperature=TEMPERATURE,
     )
     async for piece in modelyard.inference.ChatCompletion(request, metadata=(("x-request-id", call.request_id),)):
         show(piece.text)
@@ -109,7 +114,7 @@ def _raw_inputs(max_tokens: int) -> list[tritonclient.InferInput]:
         made.set_data_from_numpy(values)
         return made
 
-    sampling = json.dumps({"max_tokens": max_tokens})
+    sampling = json.dumps({"max_tokens": max_tokens, "temperature": TEMPERATURE})
     flags = (
         "stream",
         "exclude_input_in_output",

@@ -195,9 +195,14 @@ async def scale(demo: Demo) -> None:
     await _note_instances(demo)
     await _until_routed(demo, 2)
     noted = [demo.log.begin(MANAGED, serverless=False) for _ in range(CONCURRENT_CALLS)]
-    with err.status(f"{CONCURRENT_CALLS} calls at once"):
+    with err.status(f"{CONCURRENT_CALLS} calls at once") as shown:
         async with demo.openai() as client:
-            await asyncio.gather(*(ask_chat(client, one, f"Count to {n + 1}.", 8) for n, one in enumerate(noted)))
+            asking = [
+                asyncio.create_task(ask_chat(client, one, f"Count to {n + 1}.", 8)) for n, one in enumerate(noted)
+            ]
+            for answered, one in enumerate(asyncio.as_completed(asking), start=1):
+                await one
+                shown.update(f"{answered} of {CONCURRENT_CALLS} calls answered")
     by_instance = demo.log.answers_by_instance(noted)
     table("", ("instance", "answers"), sorted(by_instance.items()), right=("answers",))
     if len(by_instance) != 2 or min(by_instance.values()) < ANSWERS_PER_INSTANCE_MIN:
@@ -288,12 +293,24 @@ async def _complete_bill(demo: Demo) -> billing_pb2.Bill:
                 await demo.posted_changed.wait()
             while True:
                 bill = await demo.modelyard.billing.GetBill(billing_pb2.GetBillRequest(parent=demo.parent))
-                if not any(line.open_quantity for line in bill.lines):
+                if await _ended_instances(demo, bill) == demo.instance_uids:
                     return bill
                 await asyncio.sleep(0.1)
     except TimeoutError:
         late: billing_pb2.Bill = await demo.modelyard.billing.GetBill(billing_pb2.GetBillRequest(parent=demo.parent))
         return late
+
+
+async def _ended_instances(demo: Demo, bill: billing_pb2.Bill) -> set[str]:
+    """Instances whose whole life the bill holds."""
+    events = [
+        event
+        for line in bill.lines
+        if line.rate.meter == money_pb2.METER_CORE_MILLISECONDS
+        for event in (await explain_line(demo.modelyard, demo.parent, "", line.id))[1]
+    ]
+    running = {event.instance_uid for event in events if event.open}
+    return {event.instance_uid for event in events} - running
 
 
 async def _until_routed(demo: Demo, targets: int) -> None:
