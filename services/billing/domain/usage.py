@@ -6,12 +6,19 @@ import hashlib
 import json
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from services.billing.domain.errors import RecordInvalid
 from services.billing.domain.meters import CALL_METERS
 
 QUANTITY_MAX = 10**12
+SEQUENCE_MAX = 2**63 - 1
+# What a sender wrote that is no moment.
+NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+# The platform is younger.
+OCCUR_TIME_MIN = datetime(2020, 1, 1, tzinfo=UTC)
+# Characters of each text; together they fit the key of a rollup and an event of the broker.
+LENGTHS_MAX = {"model_version": 512, "key_id": 128, "price_version": 256, "quote": 512, "request_id": 128}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +75,30 @@ def check_usage(fact: UsageFact) -> None:
     Raises:
         RecordInvalid: naming the field, its value and what is allowed.
     """
-    if not _is_uuid7(fact.id):
+    if not (is_uid(fact.id) and uuid.UUID(fact.id).version == 7):
         raise RecordInvalid(f"record id {fact.id[:64]!r} is not a UUIDv7", field="id")
     for name in ("journal_id", "project_uid", "endpoint_uid", "deployment_uid"):
-        if not _is_uuid(getattr(fact, name)):
+        if not is_uid(getattr(fact, name)):
             raise RecordInvalid(f"record {fact.id}: {name} {getattr(fact, name)[:64]!r} is not a UUID", field=name)
-    if fact.journal_seq < 1:
+    for name, length_max in LENGTHS_MAX.items():
+        text = getattr(fact, name)
+        if len(text) > length_max or not text.isprintable():
+            raise RecordInvalid(
+                f"record {fact.id}: {name} {text[:64]!r} has {len(text)} characters; up to {length_max} printable ones "
+                "are allowed",
+                field=name,
+            )
+    if not 1 <= fact.journal_seq <= SEQUENCE_MAX:
         raise RecordInvalid(
-            f"record {fact.id}: journal_seq {fact.journal_seq}; at least 1 is allowed", field="journal_seq"
+            f"record {fact.id}: journal_seq {fact.journal_seq}; 1 to {SEQUENCE_MAX} are allowed", field="journal_seq"
         )
-    if fact.outcome == 0:
+    if fact.outcome < 1:
         raise RecordInvalid(f"record {fact.id} has no outcome", field="outcome")
+    if fact.occur_time < OCCUR_TIME_MIN:
+        raise RecordInvalid(
+            f"record {fact.id}: occur_time {fact.occur_time.isoformat()} is missing or before {OCCUR_TIME_MIN.year}",
+            field="occur_time",
+        )
     meters = [meter for meter, _ in fact.quantities]
     if len(meters) != len(set(meters)):
         raise RecordInvalid(f"record {fact.id} counts a meter twice: {meters}", field="quantities")
@@ -92,15 +112,12 @@ def check_usage(fact: UsageFact) -> None:
             )
 
 
-def _is_uuid(text: str) -> bool:
+def is_uid(text: str) -> bool:
+    """Whether this is a UUID as the platform writes them: lower case with hyphens."""
     try:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
-
-
-def _is_uuid7(text: str) -> bool:
-    return _is_uuid(text) and uuid.UUID(text).version == 7
 
 
 def contiguous(committed: int, present: list[int]) -> int:

@@ -12,7 +12,7 @@ from modelyard.type.v1 import usage_pb2
 from chassis.clock import Clock
 from chassis.database import Database, UnitOfWork
 from chassis.events import Event, decode_event
-from services.billing.domain.usage import UsageFact
+from services.billing.domain.usage import NO_TIME, UsageFact
 from services.billing.storage import ledger
 from services.billing.usecases.post_instance_facts import (
     Allocation,
@@ -76,7 +76,14 @@ class Consumed:
 
 
 def usage_from_proto(record: usage_pb2.UsageRecord) -> UsageFact:
-    """A record as the domain knows it; quantities are ordered by meter, so that order makes no other digest."""
+    """A record as the domain knows it; quantities are ordered by meter, so that order makes no other digest.
+
+    It never fails: what cannot be true is for the domain to say.
+    """
+    try:
+        occur_time = record.occur_time.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        occur_time = NO_TIME
     return UsageFact(
         id=record.id,
         journal_id=record.journal_id,
@@ -89,7 +96,7 @@ def usage_from_proto(record: usage_pb2.UsageRecord) -> UsageFact:
         price_version=record.price_version,
         quote=record.quote,
         outcome=record.outcome,
-        occur_time=_moment(record.occur_time),
+        occur_time=occur_time,
         quantities=tuple(sorted((quantity.meter, quantity.value) for quantity in record.quantities)),
         request_id=record.request_id,
     )

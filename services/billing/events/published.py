@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -10,9 +10,11 @@ from modelyard.billing.v1 import billing_pb2, events_pb2
 from modelyard.type.v1 import access_pb2, money_pb2, usage_pb2
 
 from chassis.events import Event, Projection, published_event
-from services.billing.domain.usage import UsageFact
+from services.billing.domain.usage import UsageFact, is_uid
 
 RECORDS_PER_EVENT_MAX = 500
+EVENT_BYTES_MAX = 512 * 1024
+RECORD_ID_LENGTH_MAX = 64
 
 
 def timestamp(moment: datetime) -> Timestamp:
@@ -53,8 +55,22 @@ def posted_to_proto(
     )
 
 
-def usage_posted(project_uid: str, posted: Sequence[billing_pb2.PostedUsage], now: datetime) -> Event:
-    """Usage is in the ledger; at most RECORDS_PER_EVENT_MAX records of one project."""
+def usage_posted(project_uid: str, posted: Sequence[billing_pb2.PostedUsage], now: datetime) -> Iterator[Event]:
+    """Usage of one project is in the ledger: as many events as it takes, in the order of the records."""
+    chunk: list[billing_pb2.PostedUsage] = []
+    chunk_bytes = 0
+    for usage in posted:
+        size = usage.ByteSize()
+        if chunk and (len(chunk) == RECORDS_PER_EVENT_MAX or chunk_bytes + size > EVENT_BYTES_MAX):
+            yield _usage_posted(project_uid, chunk, now)
+            chunk, chunk_bytes = [], 0
+        chunk.append(usage)
+        chunk_bytes += size
+    if chunk:
+        yield _usage_posted(project_uid, chunk, now)
+
+
+def _usage_posted(project_uid: str, posted: Sequence[billing_pb2.PostedUsage], now: datetime) -> Event:
     return published_event(
         "billing",
         "usage",
@@ -68,16 +84,19 @@ def usage_posted(project_uid: str, posted: Sequence[billing_pb2.PostedUsage], no
 
 
 def usage_conflicted(fact: UsageFact, *, billed_digest: str, quarantined_digest: str, now: datetime) -> Event:
-    """A record came again with other content."""
+    """A record was quarantined: it came again with other content, or cannot be true (`billed_digest` is empty)."""
     return published_event(
         "billing",
         "usage",
         "conflicted",
         events_pb2.UsageConflicted(
-            record_id=fact.id, billed_digest=billed_digest, quarantined_digest=quarantined_digest
+            record_id=fact.id[:RECORD_ID_LENGTH_MAX],
+            billed_digest=billed_digest,
+            quarantined_digest=quarantined_digest,
         ),
-        project_uid=fact.project_uid,
-        aggregate_uid=fact.id,
+        # A record may be here because these are no ids; a subject and a header take nothing else.
+        project_uid=fact.project_uid if is_uid(fact.project_uid) else None,
+        aggregate_uid=fact.id if is_uid(fact.id) else quarantined_digest,
         sequence=0,
         time=now,
     )

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from chassis.database import Database, UnitOfWork
 from services.billing.domain.meters import Meter
-from services.billing.domain.usage import UsageFact, contiguous
+from services.billing.domain.usage import SEQUENCE_MAX, UsageFact, contiguous, is_uid
 from services.billing.storage.tables import (
     InstanceRow,
     JournalRow,
@@ -26,6 +26,8 @@ from services.billing.storage.tables import (
 
 RollupKey = tuple[str, str, str, str, int, str, str]
 JOURNAL_SEQS_MAX = 50_000
+# Databases take about 32,000 parameters in one statement.
+IDS_PER_QUERY_MAX = 1000
 
 
 def table(row_class: Any) -> Table:
@@ -58,8 +60,11 @@ async def add_usage(uow: UnitOfWork, database: Database, rows: Sequence[Mapping[
 
 async def billed_digests(uow: UnitOfWork, ids: Sequence[str]) -> dict[str, str]:
     """The digest that was billed, by record id."""
-    query = select(_USAGE.c.id, _USAGE.c.digest).where(_USAGE.c.id.in_(ids))
-    return {row.id: row.digest for row in await uow.session.execute(query)}
+    digests: dict[str, str] = {}
+    for start in range(0, len(ids), IDS_PER_QUERY_MAX):
+        query = select(_USAGE.c.id, _USAGE.c.digest).where(_USAGE.c.id.in_(ids[start : start + IDS_PER_QUERY_MAX]))
+        digests.update({row.id: row.digest for row in await uow.session.execute(query)})
+    return digests
 
 
 async def quarantine(
@@ -75,12 +80,13 @@ async def quarantine(
 ) -> bool:
     """Keep a record that is not billed; False when the same one was kept before."""
     row = {
-        "record_id": fact.id,
+        # A record may be here because these are nothing a column takes; `content` has them as they came.
+        "record_id": fact.id if is_uid(fact.id) else "",
         "quarantined_digest": quarantined_digest,
         "billed_digest": billed_digest,
-        "project_uid": fact.project_uid,
-        "journal_id": fact.journal_id,
-        "journal_seq": fact.journal_seq,
+        "project_uid": fact.project_uid if is_uid(fact.project_uid) else "",
+        "journal_id": fact.journal_id if is_uid(fact.journal_id) else "",
+        "journal_seq": min(fact.journal_seq, SEQUENCE_MAX),
         "why": why,
         "content": content,
         "record_time": now,
@@ -149,30 +155,31 @@ def window_rollup_key(instance: InstanceRow, period: str) -> RollupKey:
     )
 
 
-async def advance_journal(uow: UnitOfWork, database: Database, journal_id: str) -> int | None:
-    """Move a journal's watermark over what is there without a gap; the new value, or None when it did not move."""
+async def advance_journal(uow: UnitOfWork, database: Database, journal_id: str) -> int:
+    """Move a journal's watermark over what is there without a gap; where it stands now."""
     await database.insert_ignoring(
         uow, _JOURNAL, [{"journal_id": journal_id, "committed_seq": 0}], returning=[_JOURNAL.c.journal_id]
     )
-    row = (
-        await uow.session.exec(
-            database.locking(select(JournalRow).where(_JOURNAL.c.journal_id == journal_id))  # type: ignore[call-overload]
-        )
-    ).scalar_one()
+    query = database.locking(select(JournalRow).where(_JOURNAL.c.journal_id == journal_id))
+    row: JournalRow = (await uow.session.execute(query)).scalar_one()
+    while True:
+        sequences = await _sequences_after(uow, journal_id, row.committed_seq)
+        row.committed_seq = contiguous(row.committed_seq, sequences)
+        if len(sequences) < JOURNAL_SEQS_MAX or row.committed_seq < sequences[-1]:
+            break
+    uow.session.add(row)
+    return row.committed_seq
+
+
+async def _sequences_after(uow: UnitOfWork, journal_id: str, committed: int) -> list[int]:
     present = union_all(
-        select(_USAGE.c.journal_seq).where(_USAGE.c.journal_id == journal_id, _USAGE.c.journal_seq > row.committed_seq),
-        select(_QUARANTINE.c.journal_seq).where(
-            _QUARANTINE.c.journal_id == journal_id, _QUARANTINE.c.journal_seq > row.committed_seq
-        ),
+        *(
+            select(rows.c.journal_seq).where(rows.c.journal_id == journal_id, rows.c.journal_seq > committed)
+            for rows in (_USAGE, _QUARANTINE)
+        )
     ).subquery()
     ordered = select(present.c.journal_seq).order_by(present.c.journal_seq).limit(JOURNAL_SEQS_MAX)
-    sequences = list((await uow.session.execute(ordered)).scalars())
-    committed: int = contiguous(row.committed_seq, sequences)
-    if committed == row.committed_seq:
-        return None
-    row.committed_seq = committed
-    uow.session.add(row)
-    return committed
+    return list((await uow.session.execute(ordered)).scalars())
 
 
 async def load_instance(uow: UnitOfWork, database: Database, instance_uid: str) -> InstanceRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,9 +13,8 @@ from chassis.database import Database, UnitOfWork
 from services.billing.domain.errors import RecordInvalid
 from services.billing.domain.meters import Meter
 from services.billing.domain.periods import period_of, posting_period
-from services.billing.domain.usage import UsageFact, check_usage, digest
+from services.billing.domain.usage import UsageFact, check_usage, digest, is_uid
 from services.billing.events.published import (
-    RECORDS_PER_EVENT_MAX,
     posted_to_proto,
     usage_conflicted,
     usage_posted,
@@ -61,14 +60,15 @@ async def post_usage(database: Database, clock: Clock, facts: Sequence[UsageFact
         )
         await _roll_up(uow, database, [valid[record_id] for record_id in sorted(added)], periods)
         _announce(uow, [valid[record_id] for record_id in sorted(added)], periods, now)
-        for journal_id in sorted({fact.journal_id for fact in facts}):
-            committed = await ledger.advance_journal(uow, database, journal_id)
-            if committed is not None:
-                uow.project(watermark(journal_id, committed))
+        for journal_id in sorted({fact.journal_id for fact in facts if is_uid(fact.journal_id)}):
+            # Said also where it did not move: who sends a record again has not heard that it is committed.
+            uow.project(watermark(journal_id, await ledger.advance_journal(uow, database, journal_id)))
     return len(added)
 
 
-async def _periods(uow: UnitOfWork, database: Database, facts: Any, now: datetime) -> dict[str, tuple[str, bool]]:
+async def _periods(
+    uow: UnitOfWork, database: Database, facts: Iterable[UsageFact], now: datetime
+) -> dict[str, tuple[str, bool]]:
     occurred = {fact.id: period_of(fact.occur_time) for fact in facts}
     closed = await ledger.closed_periods(uow, database, {*occurred.values(), period_of(now)})
     return {record_id: posting_period(period, period_of(now), closed) for record_id, period in occurred.items()}
@@ -103,7 +103,7 @@ async def _quarantine_conflicts(uow: UnitOfWork, database: Database, known: Sequ
     if not known:
         return
     billed = await ledger.billed_digests(uow, [fact.id for fact in known])
-    for fact in known:
+    for fact in sorted(known, key=lambda fact: fact.id):
         if digest(fact) != billed[fact.id]:
             await _quarantine(
                 uow, database, fact, billed_digest=billed[fact.id], why="the same id came with other content", now=now
@@ -151,5 +151,5 @@ def _announce(uow: UnitOfWork, added: Sequence[UsageFact], periods: dict[str, tu
             posted_to_proto(fact, record_time=now, period=period, correction=correction)
         )
     for project_uid, posted in sorted(by_project.items()):
-        for start in range(0, len(posted), RECORDS_PER_EVENT_MAX):
-            uow.emit(usage_posted(project_uid, posted[start : start + RECORDS_PER_EVENT_MAX], now))
+        for event in usage_posted(project_uid, posted, now):
+            uow.emit(event)
