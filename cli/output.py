@@ -94,7 +94,7 @@ def problem(message: str, *, reason: str = "", as_json: bool = False) -> None:
     if as_json:
         print(json.dumps({"error": {"reason": reason, "message": message}}), file=sys.stderr)
         return
-    err.print(f"[bold red]error[/]: {_escaped(message)}" + (f" [dim]({reason})[/]" if reason else ""))
+    err.print(f"[bold red]error[/]: {_escaped(message)}" + (f" [dim]({reason})[/]" if reason else ""), soft_wrap=True)
 
 
 def _escaped(text: str) -> str:
@@ -104,6 +104,14 @@ def _escaped(text: str) -> str:
 def moment(stamp: Timestamp) -> str:
     """A time as people read it, UTC to the second; empty when it is unset."""
     return stamp.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M:%S") if stamp.seconds else ""
+
+
+def short_name(resource: str) -> str:
+    """A resource name without what its place says anyway: `PUBLISHER/MODEL v1`, `local-1`."""
+    parts = resource.split("/")
+    if parts[0] == "publishers" and len(parts) >= 4:
+        return f"{parts[1]}/{parts[3]}" + (f" v{parts[5]}" if len(parts) == 6 else "")
+    return parts[-1]
 
 
 def enum_word(enum: Any, number: int, prefix: str) -> str:

@@ -20,6 +20,7 @@ from cli.output import (
     out,
     quantity_words,
     rate_words,
+    short_name,
     table,
 )
 from cli.session import Project, UsageMistake, collect, every, project_name, run
@@ -188,7 +189,7 @@ def _usage_row(posted: billing_pb2.PostedUsage) -> tuple[object, ...]:
     return (
         record.id,
         moment(record.occur_time),
-        record.model_version.removeprefix("publishers/"),
+        short_name(record.model_version),
         record.key_id[:8],
         enum_word(usage_pb2.Outcome, record.outcome, "OUTCOME_"),
         f"{amounts.get(money_pb2.METER_INPUT_TOKENS, 0):,}",

@@ -10,7 +10,7 @@ import typer
 from modelyard.inference.v1 import inference_pb2
 from modelyard_client import Modelyard
 
-from cli.output import Json, err, json_document, json_line, out, table
+from cli.output import Json, err, json_document, json_line, out, short_name, table
 from cli.session import Key, UsageMistake, collect, needed_key, run
 
 
@@ -35,7 +35,7 @@ def callables(key: Key = "", as_json: Json = False) -> None:
             (
                 (
                     one.model,
-                    one.model_version.removeprefix("publishers/"),
+                    short_name(one.model_version),
                     "per token" if one.serverless else "core-hours",
                 )
                 for one in found

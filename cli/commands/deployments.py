@@ -14,7 +14,7 @@ from modelyard_client import Modelyard, ModelyardError, watch_deployment
 
 from cli.commands.discover import find_version
 from cli.commands.prices import print_quote, take_quote
-from cli.output import Json, enum_word, err, json_document, json_line, moment, out, table
+from cli.output import Json, enum_word, err, json_document, json_line, moment, out, short_name, table
 from cli.session import Project, UsageMistake, collect, project_name, run
 
 NAME_LENGTH_MAX = 32
@@ -199,7 +199,7 @@ def print_deployments(found: list[deploy_pb2.Deployment]) -> None:
         (
             (
                 _address(one.name),
-                one.model_version.removeprefix("publishers/"),
+                short_name(one.model_version),
                 f"{one.instance_count} x {one.instance_type.removeprefix('instanceTypes/')}"
                 if one.instance_type
                 else "shared pool",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from modelyard.catalog.v1 import catalog_pb2
 from modelyard_client import Modelyard
 from rich.markdown import Markdown
 
-from cli.output import GIB, Json, enum_word, facts, json_document, out, rate_words, table
+from cli.output import GIB, Json, enum_word, facts, json_document, out, rate_words, short_name, table
 from cli.session import UsageMistake, collect, run
 
 models = typer.Typer(help="What there is, and what runs here.")
@@ -59,7 +60,7 @@ def print_models(found: list[catalog_pb2.Model]) -> None:
         ("model", "collection", "tasks", "usable here", "licence", "parameters", "context"),
         (
             (
-                model.name.removeprefix("publishers/").replace("/models/", "/"),
+                short_name(model.name),
                 model.collection.removeprefix("collections/"),
                 ", ".join(enum_word(catalog_pb2.Task, task, "TASK_") for task in model.tasks),
                 enum_word(catalog_pb2.Usability, model.usability, "USABILITY_"),
@@ -70,6 +71,7 @@ def print_models(found: list[catalog_pb2.Model]) -> None:
             for model in found
         ),
         right=("parameters", "context"),
+        whole=("model",),
     )
 
 
@@ -167,23 +169,30 @@ async def find_model(modelyard: Modelyard, name: str) -> catalog_pb2.Model:
     """The model that a whole or a short name means.
 
     Raises:
-        UsageMistake: a short name that means several.
+        UsageMistake: a short name that means several, or none; the nearest ones are named.
         ModelyardError: MODEL_NOT_FOUND.
     """
     whole = name.partition("/versions/")[0]
     if not whole.startswith("publishers/"):
-        publisher, _, model = whole.rpartition("/")
-        listed = catalog_pb2.ListModelsRequest(parent=f"publishers/{publisher or '-'}")
-        found = [
-            listed_model.name
-            for listed_model in await collect(modelyard.catalog.ListModels, listed, "models")
-            if listed_model.name.rpartition("/")[2] == model
-        ]
-        if len(found) > 1:
-            raise UsageMistake(f"{name!r} means {' and '.join(sorted(found))}; name one of them as PUBLISHER/NAME")
-        whole = found[0] if found else f"publishers/{publisher or 'unknown'}/models/{model}"
+        request = catalog_pb2.ListModelsRequest(parent="publishers/-")
+        listed = await collect(modelyard.catalog.ListModels, request, "models")
+        whole = _meant({short_name(one.name): one.name for one in listed}, whole)
     answer: catalog_pb2.Model = await modelyard.catalog.GetModel(catalog_pb2.GetModelRequest(name=whole))
     return answer
+
+
+def _meant(names: dict[str, str], wanted: str) -> str:
+    """The resource name of the one model called `wanted`, among names by PUBLISHER/NAME."""
+    found = [short for short in names if wanted in (short, short.partition("/")[2])]
+    if len(found) == 1:
+        return names[found[0]]
+    if found:
+        raise UsageMistake(f"{wanted!r} means {' and '.join(sorted(found))}; name one of them")
+    near = [short for short in names if wanted in short][:3] or difflib.get_close_matches(
+        wanted, [part for short in names for part in (short, short.partition("/")[2])]
+    )
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise UsageMistake(f"no model is called {wanted!r}; {hint}`modelyard models` shows all")
 
 
 async def find_version(modelyard: Modelyard, name: str) -> str:

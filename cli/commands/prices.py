@@ -10,7 +10,7 @@ from modelyard.type.v1 import money_pb2
 from modelyard_client import Modelyard
 
 from cli.commands.discover import find_version
-from cli.output import Json, enum_word, facts, json_document, moment, out, rate_words, table
+from cli.output import Json, enum_word, facts, json_document, moment, out, rate_words, short_name, table
 from cli.session import Project, UsageMistake, collect, project_name, run
 
 
@@ -37,7 +37,13 @@ def prices(
             "",
             ("for", "rate", "since", "price version", "source"),
             (
-                (price.resource, rate_words(rate), moment(price.effective_time)[:10], price.price_version, price.source)
+                (
+                    short_name(price.resource),
+                    rate_words(rate),
+                    moment(price.effective_time)[:10],
+                    price.price_version,
+                    price.source,
+                )
                 for price in found
                 for rate in price.rates
             ),
@@ -130,7 +136,7 @@ def quotes(project: Project = "", as_json: Json = False) -> None:
                 (
                     one.name.rpartition("/")[2],
                     enum_word(billing_pb2.OfferKind, one.kind, "OFFER_KIND_"),
-                    one.instance_type or one.model_version,
+                    short_name(one.instance_type or one.model_version),
                     "\n".join(rate_words(rate) for rate in one.rates),
                     moment(one.expire_time),
                 )
