@@ -11,7 +11,10 @@ HOUR_MS = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What is known of one instance: allocated, seen alive through, released (None while it lives)."""
+    """What is known of one instance: allocated, seen alive through, released (None while it lives).
+
+    It never ended before it was last seen, nor before it was allocated: so facts in any order make one life.
+    """
 
     instance_uid: str
     vcpus: int
@@ -21,8 +24,8 @@ class Life:
 
     @property
     def end_ms(self) -> int:
-        """Until when it is known to have lived; never before it was allocated."""
-        return max(self.allocate_ms, self.through_ms if self.release_ms is None else self.release_ms)
+        """Until when it is known to have lived."""
+        return max(self.allocate_ms, self.through_ms, self.release_ms or 0)
 
 
 @dataclass(frozen=True, slots=True)

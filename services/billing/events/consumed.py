@@ -80,10 +80,6 @@ def usage_from_proto(record: usage_pb2.UsageRecord) -> UsageFact:
 
     It never fails: what cannot be true is for the domain to say.
     """
-    try:
-        occur_time = record.occur_time.ToDatetime(UTC)
-    except (ValueError, OverflowError):
-        occur_time = NO_TIME
     return UsageFact(
         id=record.id,
         journal_id=record.journal_id,
@@ -96,11 +92,15 @@ def usage_from_proto(record: usage_pb2.UsageRecord) -> UsageFact:
         price_version=record.price_version,
         quote=record.quote,
         outcome=record.outcome,
-        occur_time=occur_time,
+        occur_time=_moment(record.occur_time),
         quantities=tuple(sorted((quantity.meter, quantity.value) for quantity in record.quantities)),
         request_id=record.request_id,
     )
 
 
 def _moment(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(UTC)
+    """NO_TIME for what is missing or in no calendar: the rules refuse it."""
+    try:
+        return stamp.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        return NO_TIME

@@ -18,6 +18,7 @@ from services.billing.storage.ledger import table
 from services.billing.storage.tables import (
     InstanceRow,
     JournalRow,
+    PeriodRow,
     PriceRow,
     QuarantineRow,
     QuoteRow,
@@ -34,7 +35,7 @@ _ROLLUP, _INSTANCE, _JOURNAL, _QUARANTINE = (
     table(JournalRow),
     table(QuarantineRow),
 )
-_SEEN = table(SeenDeploymentRow)
+_SEEN, _PERIOD = table(SeenDeploymentRow), table(PeriodRow)
 METER_COLUMNS = {
     Meter.INPUT_TOKENS: _USAGE.c.input_tokens,
     Meter.OUTPUT_TOKENS: _USAGE.c.output_tokens,
@@ -118,6 +119,12 @@ async def rollup_sums(session: AsyncSession, project_uid: str, period: str) -> d
         )
         for row in (await session.execute(query)).scalars()
     }
+
+
+async def closed_periods(session: AsyncSession) -> set[str]:
+    """Every month that is closed."""
+    query = select(_PERIOD.c.period).where(_PERIOD.c.closed.is_(True))
+    return set((await session.execute(query)).scalars())
 
 
 async def unfinished_instances(session: AsyncSession, project_uid: str) -> list[InstanceRow]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from chassis.clock import Clock, ms_from_time, time_from_ms
 from chassis.database import Database, UnitOfWork
 from services.billing.domain.errors import InstanceFactInvalid
 from services.billing.domain.periods import period_of, posting_period
+from services.billing.domain.usage import OCCUR_TIME_MIN
 from services.billing.domain.windows import Life, cut
 from services.billing.storage import ledger
 from services.billing.storage.tables import InstanceRow
+
+# How far deploy's clock may be ahead of ours.
+AHEAD_MAX = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +39,29 @@ async def post_allocation(uow: UnitOfWork, database: Database, clock: Clock, fac
     """An instance was rented.
 
     Raises:
-        InstanceFactInvalid: it was allocated before with other content, or has no cores.
+        InstanceFactInvalid: it was allocated before with other content, has no cores, or at no time that can be true.
     """
     if fact.vcpus < 1:
         raise InstanceFactInvalid(f"instance {fact.instance_uid} has {fact.vcpus} cores; at least 1 is allowed")
+    said = {
+        "project_uid": fact.project_uid,
+        "endpoint_uid": fact.endpoint_uid,
+        "deployment_uid": fact.deployment_uid,
+        "model_version": fact.model_version,
+        "instance_type": fact.instance_type,
+        "vcpus": fact.vcpus,
+        "price_version": fact.price_version,
+        "quote": fact.quote,
+        "allocate_ms": _fact_ms(clock, fact.instance_uid, "allocated", fact.allocate_time),
+    }
     row = await ledger.load_instance(uow, database, fact.instance_uid)
-    allocate_ms = ms_from_time(fact.allocate_time)
-    if row.allocate_ms is not None and (row.allocate_ms, row.vcpus) != (allocate_ms, fact.vcpus):
-        raise InstanceFactInvalid(
-            f"instance {fact.instance_uid} was allocated at {row.allocate_ms} with {row.vcpus} cores; "
-            f"now {allocate_ms} with {fact.vcpus} are said"
-        )
-    row.project_uid = fact.project_uid
-    row.endpoint_uid = fact.endpoint_uid
-    row.deployment_uid = fact.deployment_uid
-    row.model_version = fact.model_version
-    row.instance_type = fact.instance_type
-    row.vcpus = fact.vcpus
-    row.price_version = fact.price_version
-    row.quote = fact.quote
-    row.allocate_ms = allocate_ms
+    for field, value in said.items():
+        if row.allocate_ms is not None and getattr(row, field) != value:
+            raise InstanceFactInvalid(
+                f"instance {fact.instance_uid} was allocated with {field} {getattr(row, field)!r}; now {value!r} is said",
+                field=field,
+            )
+        setattr(row, field, value)
     await ledger.see_deployment(uow, database, fact.deployment_uid, fact.deployment)
     await _post_windows(uow, database, clock, row)
 
@@ -62,9 +69,14 @@ async def post_allocation(uow: UnitOfWork, database: Database, clock: Clock, fac
 async def post_observation(
     uow: UnitOfWork, database: Database, clock: Clock, instance_uid: str, through_time: datetime
 ) -> None:
-    """An instance was seen alive; an older sighting changes nothing."""
+    """An instance was seen alive; an older sighting changes nothing.
+
+    Raises:
+        InstanceFactInvalid: at no time that can be true.
+    """
+    through_ms = _fact_ms(clock, instance_uid, "seen", through_time)
     row = await ledger.load_instance(uow, database, instance_uid)
-    row.through_ms = max(row.through_ms, ms_from_time(through_time))
+    row.through_ms = max(row.through_ms, through_ms)
     await _post_windows(uow, database, clock, row)
 
 
@@ -74,14 +86,24 @@ async def post_release(
     """An instance ended.
 
     Raises:
-        InstanceFactInvalid: another end was said before.
+        InstanceFactInvalid: another end was said before, or at no time that can be true.
     """
+    release_ms = _fact_ms(clock, instance_uid, "released", release_time)
     row = await ledger.load_instance(uow, database, instance_uid)
-    release_ms = ms_from_time(release_time)
     if row.release_ms is not None and row.release_ms != release_ms:
         raise InstanceFactInvalid(f"instance {instance_uid} was released at {row.release_ms}; now {release_ms} is said")
     row.release_ms = release_ms
     await _post_windows(uow, database, clock, row)
+
+
+def _fact_ms(clock: Clock, instance_uid: str, what: str, moment: datetime) -> int:
+    """A fact's time, unless it would bill decades: one that is missing, or far from now."""
+    if not OCCUR_TIME_MIN <= moment <= clock.now() + AHEAD_MAX:
+        raise InstanceFactInvalid(
+            f"instance {instance_uid} was {what} at {moment.isoformat()}; {OCCUR_TIME_MIN.year} to one day from now is "
+            "allowed"
+        )
+    return ms_from_time(moment)
 
 
 def life_of(row: InstanceRow) -> Life | None:

@@ -14,7 +14,7 @@ from chassis.paging import page_size, page_token_decode, page_token_encode
 from services.billing.domain.bill import Line, LineKey, Sum, charge_line, total
 from services.billing.domain.errors import LineNotFound
 from services.billing.domain.meters import Meter
-from services.billing.domain.periods import check_period, period_of
+from services.billing.domain.periods import check_period, period_of, posting_period
 from services.billing.domain.windows import Window, cut
 from services.billing.storage import reads
 from services.billing.storage.tables import InstanceRow
@@ -71,14 +71,15 @@ class Reconciled:
 
 async def get_bill(database: Database, clock: Clock, project_uid: str, period: str) -> Bill:
     """The bill of a month: posted sums plus the open windows of instances that live, each line rounded once."""
-    period = check_period(period, clock.now())
+    now = clock.now()
+    period = check_period(period, now)
     async with database.reader() as session:
-        return await _bill(session, clock, project_uid, period)
+        return await _bill(session, now, project_uid, period)
 
 
-async def _bill(session: AsyncSession, clock: Clock, project_uid: str, period: str) -> Bill:
+async def _bill(session: AsyncSession, now: datetime, project_uid: str, period: str) -> Bill:
     sums = await reads.rollup_sums(session, project_uid, period)
-    for instance, windows in await _open_windows(session, project_uid, period):
+    for instance, windows in await _open_windows(session, now, project_uid, period):
         key = _line_key(instance)
         posted = sums.get(key, Sum(0, 0, 0))
         sums[key] = Sum(
@@ -101,18 +102,22 @@ async def _bill(session: AsyncSession, clock: Clock, project_uid: str, period: s
         unrated=unrated,
         deployments=await reads.deployment_names(session, sorted({key.deployment_uid for key in rated})),
         instance_types={version: price.resource for version, price in prices.items() if price.vcpus},
-        as_of=clock.now(),
+        as_of=now,
     )
 
 
-async def _open_windows(session: AsyncSession, project_uid: str, period: str) -> list[tuple[InstanceRow, list[Window]]]:
+async def _open_windows(
+    session: AsyncSession, now: datetime, project_uid: str, period: str
+) -> list[tuple[InstanceRow, list[Window]]]:
+    """Windows that are not posted yet and will be in this month."""
+    closed = await reads.closed_periods(session)
     found = []
     for instance in await reads.unfinished_instances(session, project_uid):
         life = life_of(instance)
-        if life is None:
-            continue
         windows = [
-            window for window in cut(life, instance.open_from_ms) if period_of(time_from_ms(window.start_ms)) == period
+            window
+            for window in (cut(life, instance.open_from_ms) if life else [])
+            if posting_period(period_of(time_from_ms(window.start_ms)), period_of(now), closed)[0] == period
         ]
         if windows:
             found.append((instance, windows))
@@ -131,18 +136,19 @@ async def explain_line(
     Raises:
         LineNotFound: the bill of this month has no such line.
     """
-    period = check_period(period, clock.now())
+    now = clock.now()
+    period = check_period(period, now)
     limit = page_size(size)
     scope = f"ExplainLine/{project_uid}/{period}/{line_id}"
     async with database.reader() as session:
-        bill = await _bill(session, clock, project_uid, period)
+        bill = await _bill(session, now, project_uid, period)
         line = next((line for line in bill.lines if line.key.line_id == line_id), None)
         if line is None:
             raise LineNotFound(
                 f"the bill of {period} has no line {line_id[:64]!r}; `modelyard bill` shows the lines", field="line"
             )
         if line.key.meter is Meter.CORE_MILLISECONDS:
-            events, token = await _window_events(session, project_uid, period, line.key, limit, scope, token)
+            events, token = await _window_events(session, now, project_uid, period, line.key, limit, scope, token)
         else:
             events, token = await _usage_events(session, project_uid, period, line.key, limit, scope, token)
     return Explained(bill, line, events, token)
@@ -167,7 +173,14 @@ async def _usage_events(
 
 
 async def _window_events(
-    session: AsyncSession, project_uid: str, period: str, key: LineKey, limit: int, scope: str, token: str
+    session: AsyncSession,
+    now: datetime,
+    project_uid: str,
+    period: str,
+    key: LineKey,
+    limit: int,
+    scope: str,
+    token: str,
 ) -> tuple[list[LineEvent], str]:
     after = (0, "")
     if token:
@@ -187,7 +200,7 @@ async def _window_events(
     if len(rows) == limit:
         return events, page_token_encode(scope, [rows[-1].start_ms, rows[-1].id])
     # The open windows follow the last posted one; there is one an instance, so they need no page of their own.
-    for instance, windows in await _open_windows(session, project_uid, period):
+    for instance, windows in await _open_windows(session, now, project_uid, period):
         if _line_key(instance) == key:
             events += [
                 LineEvent(
