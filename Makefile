@@ -45,18 +45,18 @@ check: install ## Lint, types, import rules, contracts, generated code, migratio
 	@$(MAKE) -s check-proto
 	@$(BIN)/python -m chassis.database.drift services.catalog services.deploy services.billing
 
+# protoc finds its plugins on PATH; the output goes to a folder of its own, so that a failure leaves gen/ as it was.
+PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto --python_out=$$tmp \
+	--grpc_python_out=$$tmp --mypy_out=quiet:$$tmp --mypy_grpc_out=quiet:$$tmp $(PROTOS)
+
 .PHONY: check-proto
 check-proto: install
-	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
-	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=$$tmp --grpc_python_out=$$tmp \
-	  --mypy_out=quiet:$$tmp --mypy_grpc_out=quiet:$$tmp $(PROTOS) && \
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(PROTOC) && \
 	diff -r -x __pycache__ $$tmp gen >/dev/null || { echo "gen/ is not what proto/ says; run 'make proto'"; exit 1; }
 
 .PHONY: proto
 proto: install ## Generate gen/ from proto/
-	@rm -rf gen && mkdir gen
-	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=gen --grpc_python_out=gen \
-	  --mypy_out=quiet:gen --mypy_grpc_out=quiet:gen $(PROTOS)
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(PROTOC) && rm -rf gen && cp -r $$tmp gen
 
 .PHONY: lock
 lock: ## Resolve requirements.lock anew (needs uv)

@@ -105,7 +105,7 @@ class _Api:
         return await self._page.html(str(request.base_url))
 
     async def project_facts(self, request: Request) -> Response:
-        return await self._page.project(await self._key(request), str(request.base_url))
+        return await self._page.project(await self._key(request))
 
     async def list_models(self, request: Request) -> Response:
         key = await self._key(request)

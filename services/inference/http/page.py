@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from string import Template
 from time import monotonic
 from typing import Any
 
@@ -21,38 +25,8 @@ log = get_logger(__name__)
 
 _CSP = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'"
 _AWAY = "<p class=away>{} does not answer now; `modelyard status` says why.</p>"
-
-_PAGE = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
-<title>Modelyard</title><style>
-body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1e293b}}
-table{{border-collapse:collapse;width:100%}}th,td{{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #e2e8f0}}
-td.n{{text-align:right;font-variant-numeric:tabular-nums}}pre{{background:#f1f5f9;padding:1rem;overflow:auto}}
-.away{{color:#b45309}}input{{font:inherit;width:28rem;max-width:100%;padding:.3rem}}button{{font:inherit;padding:.3rem 1rem}}
-</style>
-<h1>Modelyard</h1>
-<h2>Models that run here</h2>{models}
-<h2>Prices</h2>{prices}
-<h2>Your endpoints and bill</h2>
-<p>Paste an inference key; it stays in this tab.</p>
-<p><label>Key <input id=key type=password autocomplete=off placeholder="my_…"></label> <button id=show>Show</button></p>
-<div id=project></div>
-<h2>Call it</h2>
-<pre>curl {base}v1/chat/completions \\
-  -H "Authorization: Bearer $MODELYARD_KEY" -H "Content-Type: application/json" \\
-  -d '{{"model": "ENDPOINT", "messages": [{{"role": "user", "content": "Hello"}}], "max_tokens": 40}}'</pre>
-<script>
-const key=document.getElementById("key"),box=document.getElementById("project");
-key.value=sessionStorage.getItem("key")||"";
-function row(cells,tag){{const r=document.createElement("tr");for(const c of cells){{const d=document.createElement(tag);
-d.textContent=c;r.append(d)}}return r}}
-function table(head,rows){{const t=document.createElement("table");t.append(row(head,"th"));rows.forEach(c=>t.append(row(c,"td")));return t}}
-document.getElementById("show").onclick=async()=>{{sessionStorage.setItem("key",key.value);
-const a=await fetch("page/project",{{headers:{{Authorization:"Bearer "+key.value}}}}),f=await a.json();box.replaceChildren();
-if(!a.ok){{box.textContent=f.error.message;return}}
-box.append(table(["model","version","kind","instances"],f.endpoints.map(e=>[e.model,e.version,e.kind,e.instances])));
-const p=document.createElement("p");p.textContent=f.bill?("Bill of "+f.bill.period+" so far: "+f.bill.total+" "+f.bill.currency):f.why;box.append(p);
-if(f.bill)box.append(table(["deployment","meter","quantity","rate","amount"],f.bill.lines))}};
-</script></html>"""
+_ASK_S_MAX = 5.0
+_CORE_HOUR_MS = 3_600_000
 
 
 class Page:
@@ -68,23 +42,25 @@ class Page:
         self._routes = routes
         self._catalog = catalog_pb2_grpc.CatalogServiceStub(catalog)
         self._billing = billing_pb2_grpc.BillingServiceStub(billing)
+        self._template = Template(Path(__file__).with_name("page.html").read_text())
         self._keep_s = keep_s
         self._shown: tuple[float, str, str] | None = None
 
     async def html(self, base: str) -> Response:
         """The page; it says plainly which part does not answer."""
         if self._shown is None or monotonic() - self._shown[0] > self._keep_s:
-            self._shown = (monotonic(), await self._models(), await self._prices())
-        _, models, prices = self._shown
-        text = _PAGE.format(models=models, prices=prices, base=html.escape(base))
+            rates = await self._rates()
+            self._shown = (monotonic(), await self._models(rates), await self._types(rates))
+        _, models, types = self._shown
+        text = self._template.substitute(models=models, types=types, base=html.escape(base))
         return HTMLResponse(text, headers={"content-security-policy": _CSP, "x-content-type-options": "nosniff"})
 
-    async def project(self, key: routes_pb2.KeyAccess, base: str) -> Response:
+    async def project(self, key: routes_pb2.KeyAccess) -> Response:
         """What a key may see: its project's endpoints and the bill so far."""
         endpoints = [
             {
                 "model": name,
-                "version": destination.deployment.model_version,
+                "version": _short(destination.deployment.model_version),
                 "kind": "serverless" if destination.route.serverless else "managed",
                 "instances": len(destination.deployment.targets),
             }
@@ -96,40 +72,77 @@ class Page:
         else:
             try:
                 request = billing_pb2.GetBillRequest(parent=f"projects/{key.project_uid}")
-                bill = await self._billing.GetBill(request, timeout=5)
-                facts["bill"] = _bill(bill)
+                facts["bill"] = _bill(await self._billing.GetBill(request, timeout=_ASK_S_MAX))
             except grpc.aio.AioRpcError:
                 facts["why"] = "Billing does not answer now; usage is kept in the journal meanwhile."
         return JsonResponse(facts, headers={"cache-control": "no-store"})
 
-    async def _models(self) -> str:
+    async def _rates(self) -> dict[str, dict[int, money_pb2.Rate]] | None:
+        """Current rates by resource and meter; None while billing is away."""
+        request = billing_pb2.ListPricesRequest(current_only=True, page_size=1000)
         try:
-            request = catalog_pb2.ListModelsRequest(usability=catalog_pb2.USABILITY_RUNS_HERE, page_size=50)
-            answer = await self._catalog.ListModels(request, timeout=5)
+            answer = await self._billing.ListPrices(request, timeout=_ASK_S_MAX)
+        except grpc.aio.AioRpcError as error:
+            log.warning("the page has no prices", error=error.code().name)
+            return None
+        return {price.resource: {rate.meter: rate for rate in price.rates} for price in answer.prices}
+
+    async def _models(self, rates: dict[str, dict[int, money_pb2.Rate]] | None) -> str:
+        request = catalog_pb2.ListModelsRequest(usability=catalog_pb2.USABILITY_RUNS_HERE, page_size=1000)
+        try:
+            answer = await self._catalog.ListModels(request, timeout=_ASK_S_MAX)
         except grpc.aio.AioRpcError as error:
             log.warning("the page has no models", error=error.code().name)
             return _AWAY.format("The catalog")
-        rows = [(model.display_name, model.name, model.summary, model.license.id) for model in answer.models]
-        return _table(("model", "name", "what it does", "licence"), rows)
-
-    async def _prices(self) -> str:
-        try:
-            answer = await self._billing.ListPrices(
-                billing_pb2.ListPricesRequest(current_only=True, page_size=100), timeout=5
+        rows = [
+            (
+                f"{model.display_name}\n{_short(model.name)}",
+                model.summary,
+                model.license.id,
+                *(
+                    _rate((rates or {}).get(model.name, {}).get(meter))
+                    for meter in (money_pb2.METER_INPUT_TOKENS, money_pb2.METER_OUTPUT_TOKENS)
+                ),
             )
-        except grpc.aio.AioRpcError as error:
-            log.warning("the page has no prices", error=error.code().name)
-            return _AWAY.format("Billing")
-        rows = [(price.resource, _rate(rate), price.source) for price in answer.prices for rate in price.rates]
-        return _table(("for", "price", "source"), rows)
+            for model in answer.models
+        ]
+        listed = _table(("model", "what it does", "licence", "input#", "output#"), rows)
+        return listed if rates is not None else _AWAY.format("Billing") + listed
+
+    async def _types(self, rates: dict[str, dict[int, money_pb2.Rate]] | None) -> str:
+        try:
+            request = catalog_pb2.ListInstanceTypesRequest(page_size=1000)
+            answer = await self._catalog.ListInstanceTypes(request, timeout=_ASK_S_MAX)
+        except grpc.aio.AioRpcError:
+            return _AWAY.format("The catalog")
+
+        def rows(types: Sequence[catalog_pb2.InstanceType]) -> list[tuple[str, ...]]:
+            return [
+                (
+                    _short(one.name),
+                    str(one.vcpus),
+                    f"{one.memory_bytes / 2**30:g} GiB",
+                    f"{one.gpu_count} x {one.gpu_model}" if one.gpu_count else "",
+                    *_hourly((rates or {}).get(one.name, {}).get(money_pb2.METER_CORE_MILLISECONDS)),
+                )
+                for one in types
+            ]
+
+        head = ("type", "cores#", "memory#", "accelerators", "per hour#", "rate#")
+        here = [one for one in answer.instance_types if one.provider]
+        elsewhere = [one for one in answer.instance_types if not one.provider]
+        return (
+            _table(head, rows(here))
+            + f"<details><summary>{len(elsewhere)} more for comparison</summary>{_table(head, rows(elsewhere))}</details>"
+        )
 
 
 def _bill(bill: billing_pb2.Bill) -> dict[str, Any]:
     lines = [
         [
-            line.deployment.rpartition("/")[2] or line.deployment_uid,
+            line.deployment.partition("/endpoints/")[2].replace("/deployments/", "/") or line.deployment_uid,
+            f"{line.quantity:,}",
             _meter(line.rate.meter),
-            str(line.quantity),
             _rate(line.rate),
             f"{line.amount} {line.rate.currency}",
         ]
@@ -138,14 +151,53 @@ def _bill(bill: billing_pb2.Bill) -> dict[str, Any]:
     return {"period": bill.period, "total": bill.total, "currency": bill.currency, "lines": lines}
 
 
+def _short(resource: str) -> str:
+    """`publishers/P/models/M/versions/V` as `P/M vV`; anything else as its last part."""
+    parts = resource.split("/")
+    if parts[0] == "publishers" and len(parts) >= 4:
+        return f"{parts[1]}/{parts[3]}" + (f" v{parts[5]}" if len(parts) == 6 else "")
+    return parts[-1]
+
+
 def _meter(meter: int) -> str:
     return money_pb2.Meter.Name(money_pb2.Meter.ValueType(meter)).removeprefix("METER_").lower().replace("_", " ")
 
 
-def _rate(rate: money_pb2.Rate) -> str:
-    return f"{rate.amount} {rate.currency} per {rate.per} {_meter(rate.meter)}"
+def _rate(rate: money_pb2.Rate | None) -> str:
+    """A rate in the unit people buy in."""
+    if rate is None:
+        return "–"
+    if rate.meter == money_pb2.METER_CORE_MILLISECONDS:
+        return _hourly(rate)[1]
+    return f"{rate.amount} {rate.currency} / {rate.per:,} tokens".replace("1,000,000", "1M")
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    cells = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr>{cells}</table>"
+def _hourly(rate: money_pb2.Rate | None) -> tuple[str, str]:
+    """The price of the whole instance's hour, and of one core's, which may be no finite decimal."""
+    if rate is None:
+        return "–", "no price"
+    cores = rate.per // _CORE_HOUR_MS
+    per_core = Fraction(rate.amount) / cores
+    shown = f"{float(per_core):.6g}" if cores > 1 else rate.amount
+    about = "" if Fraction(shown) == per_core else "≈ "
+    return f"{rate.amount} {rate.currency}", f"{about}{shown} {rate.currency} / core-hour"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """An HTML table; columns whose names end in `#` hold numbers, and the first line of a cell is its name."""
+    numbers = [name.endswith("#") for name in head]
+
+    def cells(tag: str, row: tuple[str, ...]) -> str:
+        return "".join(
+            f"<{tag}{' class=number' if number else ''}>{_cell(text)}</{tag}>"
+            for text, number in zip(row, numbers, strict=True)
+        )
+
+    names = tuple(name.rstrip("#") for name in head)
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f"<table><tr>{cells('th', names)}</tr>{body}</table>"
+
+
+def _cell(text: str) -> str:
+    name, _, more = text.partition("\n")
+    return html.escape(name) + (f"<br><code>{html.escape(more)}</code>" if more else "")
