@@ -56,7 +56,7 @@ check-proto: install
 
 .PHONY: proto
 proto: install ## Generate gen/ from proto/
-	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(PROTOC) && rm -rf gen && cp -r $$tmp gen
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(PROTOC) && rm -rf gen && mkdir gen && cp -r $$tmp/. gen
 
 .PHONY: lock
 lock: ## Resolve requirements.lock anew (needs uv)
