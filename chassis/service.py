@@ -92,9 +92,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
         os.close(folder)
 
 
-def run_service(
-    name: str, settings: ServiceSettings, main: Callable[[ServiceContext], Awaitable[None]]
-) -> None:
+def run_service(name: str, settings: ServiceSettings, main: Callable[[ServiceContext], Awaitable[None]]) -> None:
     """Run a service until a signal, the end of its parent, or the failure of one of its tasks; then exit.
 
     `main` starts everything, calls `ready` and waits for `stop_event`; it cleans up what it started.
@@ -126,7 +124,7 @@ def run_service(
 
 async def _stop_with_parent(context: ServiceContext, parent: int) -> None:
     """A supervisor that was killed cannot stop its services, so they look for it."""
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # noqa: ASYNC110 - no event says that a parent is gone
         await asyncio.sleep(1.0)
     log.warning("the supervisor is gone; stopping", parent=parent)
     context.stop_event.set()

@@ -110,14 +110,8 @@ class AccessPolicy:
         return await self._inside_project(rule, caller, request)
 
     def _outside_projects(self, rule: access_pb2.AccessRule, caller: Caller) -> Caller:
-        if (
-            rule.role == access_pb2.ROLE_ADMIN
-            and not caller.is_admin
-            and caller.kind is not CallerKind.SERVICE
-        ):
-            raise PermissionDenied(
-                f"principal {caller.principal!r} is no admin; an admin's credential is needed"
-            )
+        if rule.role == access_pb2.ROLE_ADMIN and not caller.is_admin and caller.kind is not CallerKind.SERVICE:
+            raise PermissionDenied(f"principal {caller.principal!r} is no admin; an admin's credential is needed")
         return caller
 
     async def _inside_project(self, rule: access_pb2.AccessRule, caller: Caller, request: Any) -> Caller:
@@ -131,12 +125,8 @@ class AccessPolicy:
         roles = await self.directory.find_project(named)
         if caller.kind is CallerKind.SERVICE or caller.is_admin:
             if roles is None:
-                raise NotFound(
-                    f"project {named!r} does not exist; `modelyard project list` shows those that do"
-                )
-            return _within(
-                caller, roles, access_pb2.ROLE_ADMIN if caller.is_admin else access_pb2.ROLE_SERVICE
-            )
+                raise NotFound(f"project {named!r} does not exist; `modelyard project list` shows those that do")
+            return _within(caller, roles, access_pb2.ROLE_ADMIN if caller.is_admin else access_pb2.ROLE_SERVICE)
         role = roles.roles.get(caller.principal, 0) if roles is not None else 0
         if roles is None or role < rule.role:
             needed = access_pb2.Role.Name(rule.role).removeprefix("ROLE_").lower().replace("_", " ")

@@ -40,9 +40,7 @@ def new_signing_key() -> tuple[str, str]:
     )
 
 
-def issue_token(
-    private_key_pem: str, principal: str, *, expires_s: int, admin: bool = False, service: str = ""
-) -> str:
+def issue_token(private_key_pem: str, principal: str, *, expires_s: int, admin: bool = False, service: str = "") -> str:
     """Sign a token for a principal, an admin or a service."""
     now = int(time.time())
     claims: dict[str, Any] = {
@@ -64,16 +62,12 @@ class TokenVerifier:
         oidc_issuer: Issuer whose tokens are taken too; they are users, never admins or services.
     """
 
-    def __init__(
-        self, public_key_pem: str | None, *, oidc_issuer: str = "", oidc_audience: str = AUDIENCE
-    ) -> None:
+    def __init__(self, public_key_pem: str | None, *, oidc_issuer: str = "", oidc_audience: str = AUDIENCE) -> None:
         self._public_key_pem = public_key_pem
         self._oidc_issuer = oidc_issuer
         self._oidc_audience = oidc_audience
         self._oidc_keys = (
-            jwt.PyJWKClient(f"{oidc_issuer.rstrip('/')}/.well-known/jwks.json", timeout=5)
-            if oidc_issuer
-            else None
+            jwt.PyJWKClient(f"{oidc_issuer.rstrip('/')}/.well-known/jwks.json", timeout=5) if oidc_issuer else None
         )
 
     async def verify(self, token: str) -> Claims:

@@ -121,9 +121,7 @@ class RpcServer:
         if tls is None:
             self.port = self._server.add_insecure_port(address)
         else:
-            credentials = grpc.ssl_server_credentials(
-                [(tls.key_file.read_bytes(), tls.certificate_file.read_bytes())]
-            )
+            credentials = grpc.ssl_server_credentials([(tls.key_file.read_bytes(), tls.certificate_file.read_bytes())])
             self.port = self._server.add_secure_port(address, credentials)
 
     @classmethod
@@ -232,14 +230,10 @@ async def _answering(method: str, context: grpc.aio.ServicerContext[Any, Any]) -
         log.info("refused", method=method, reason=problem.reason, error=problem.message)
         await context.abort_with_status(status_from_problem(problem))
     except TimeoutError:
-        await context.abort(
-            grpc.StatusCode.DEADLINE_EXCEEDED, "the call took longer than the server's own limit"
-        )
+        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the call took longer than the server's own limit")
     except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
         raise
     except Exception:
         log.exception("call failed", method=method)
-        broken = InternalProblem(
-            f"something broke on our side; the log has it under request id {request_id.get()}"
-        )
+        broken = InternalProblem(f"something broke on our side; the log has it under request id {request_id.get()}")
         await context.abort_with_status(status_from_problem(broken))

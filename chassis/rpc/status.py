@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -16,19 +17,21 @@ _CODE_BY_NUMBER = {code.grpc_number: code for code in Code}
 
 def status_from_problem(problem: Problem) -> grpc.Status:
     """Code, message and details: ErrorInfo always, BadRequest for a field, RetryInfo where a repeat may succeed."""
-    details = [error_details_pb2.ErrorInfo(reason=problem.reason, domain=DOMAIN, metadata=problem.metadata)]
-    packed = [_packed(detail) for detail in details]
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=problem.reason, domain=DOMAIN, metadata=problem.metadata)
+    ]
     if problem.field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=problem.field, description=problem.message
-        )
-        packed.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
+        violation = error_details_pb2.BadRequest.FieldViolation(field=problem.field, description=problem.message)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if problem.retry_after_s is not None:
         delay = Duration()
         delay.FromMilliseconds(round(problem.retry_after_s * 1000))
-        packed.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-    status = status_pb2.Status(code=problem.code.grpc_number, message=problem.message, details=packed)
-    return rpc_status.to_status(status)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = [_packed(detail) for detail in details]
+    status: grpc.Status = rpc_status.to_status(
+        status_pb2.Status(code=problem.code.grpc_number, message=problem.message, details=packed)
+    )
+    return status
 
 
 def problem_from_rpc_error(error: grpc.aio.AioRpcError) -> Problem:
@@ -51,7 +54,7 @@ def problem_from_rpc_error(error: grpc.aio.AioRpcError) -> Problem:
     return problem
 
 
-def _packed(detail: error_details_pb2.ErrorInfo) -> AnyMessage:
+def _packed(detail: Message) -> AnyMessage:
     packed = AnyMessage()
     packed.Pack(detail)
     return packed

@@ -1,6 +1,6 @@
 """Print one project's usage as billing posts it: a dashboard in thirty lines.
 
-    modelyard subscriber create --project shop          # writes subscriber-shop.creds and prints the subject
+    modelyard subscriber create --project shop          # writes subscriber-shop.creds and prints the next line
     python docs/examples/dashboard.py nats://127.0.0.1:4222 subscriber-shop.creds PROJECT_UID
 
 It needs nats-py and the generated contracts, nothing of the platform.
@@ -33,4 +33,8 @@ async def main(url: str, credential_file: str, project_uid: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(
+            "usage: dashboard.py NATS_URL CREDENTIAL_FILE PROJECT_UID; `modelyard subscriber create` prints all three"
+        )
     asyncio.run(main(*sys.argv[1:4]))
