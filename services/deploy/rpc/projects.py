@@ -14,6 +14,7 @@ from chassis.errors import InvalidArgument, NotFound
 from chassis.paging import page_size, page_token_decode, page_token_encode
 from services.deploy.storage import queries
 from services.deploy.storage.convert import API_KEY, ENDPOINT, api_key_to_proto, project_to_proto
+from services.deploy.storage.tables import ProjectRow
 from services.deploy.usecases import projects
 from services.deploy.usecases.reconcile import Changes
 
@@ -45,7 +46,7 @@ class ProjectServicer(deploy_pb2_grpc.ProjectServiceServicer):
         scope = f"ListProjects/{caller.principal}"
         after = str(page_token_decode(request.page_token, scope)[0]) if request.page_token else ""
         limit = page_size(request.page_size)
-        found = []
+        found: list[ProjectRow] = []
         async with self._database.reader() as session:
             while len(found) < limit:
                 rows = await queries.projects_page(session, after, limit)

@@ -48,8 +48,10 @@ async def project(session: AsyncSession, name_or_uid: str) -> ProjectRow | None:
 
 async def project_locked(session: AsyncSession, database: Database, uid: str) -> ProjectRow:
     """A project that is about to change."""
-    query = database.locking(select(ProjectRow).where(_PROJECT.c.uid == uid))
-    return (await session.execute(query)).scalar_one()
+    row: ProjectRow = (
+        await session.execute(database.locking(select(ProjectRow).where(_PROJECT.c.uid == uid)))
+    ).scalar_one()
+    return row
 
 
 async def projects_page(session: AsyncSession, after: str, limit: int) -> list[ProjectRow]:
@@ -96,7 +98,10 @@ async def endpoint(session: AsyncSession, project_uid: str, name: str) -> Endpoi
 
 async def endpoint_locked(session: AsyncSession, database: Database, uid: str) -> EndpointRow:
     """An endpoint that is about to change."""
-    return (await session.execute(database.locking(select(EndpointRow).where(_ENDPOINT.c.uid == uid)))).scalar_one()
+    row: EndpointRow = (
+        await session.execute(database.locking(select(EndpointRow).where(_ENDPOINT.c.uid == uid)))
+    ).scalar_one()
+    return row
 
 
 async def endpoints_page(session: AsyncSession, project_uid: str, after: str, limit: int) -> list[EndpointRow]:
