@@ -62,7 +62,8 @@ def charge_line(key: LineKey, rate: Rate, total: Sum) -> Line:
 
 def total(lines: list[Line]) -> Decimal:
     """The sum of the rounded amounts: what the lines show is what is owed."""
-    return sum((line.amount for line in lines), Decimal(0)).quantize(Decimal(1).scaleb(-AMOUNT_PLACES))
+    # Not a sum of decimals, whose context would cap the digits.
+    return round_half_even(sum((Fraction(line.amount) for line in lines), Fraction(0)), AMOUNT_PLACES)
 
 
 def arithmetic(line: Line) -> str:

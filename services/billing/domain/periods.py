@@ -7,7 +7,7 @@ from datetime import datetime
 
 from services.billing.domain.errors import PeriodInvalid
 
-_PERIOD = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])")
+_PERIOD = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 
 
 def period_of(moment: datetime) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, func, or_, select, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from chassis.database import Database
 from services.billing.domain.bill import LineKey, Sum
 from services.billing.domain.meters import Meter
 from services.billing.domain.prices import OfferKind, Price
@@ -41,6 +43,15 @@ METER_COLUMNS = {
     Meter.OUTPUT_TOKENS: _USAGE.c.output_tokens,
     Meter.REQUESTS: _USAGE.c.requests,
 }
+
+
+@asynccontextmanager
+async def snapshot(database: Database) -> AsyncIterator[AsyncSession]:
+    """Read only; all reads of the block see one state, on PostgreSQL too."""
+    async with database.reader() as session:
+        if not database.is_sqlite:
+            await session.execute(text("set transaction isolation level repeatable read"))
+        yield session
 
 
 def price_from_row(row: PriceRow) -> Price:

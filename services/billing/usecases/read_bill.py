@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.clock import Clock, time_from_ms
 from chassis.database import Database
-from chassis.paging import page_size, page_token_decode, page_token_encode
+from chassis.paging import page_size, page_token_encode
 from services.billing.domain.bill import Line, LineKey, Sum, charge_line, total
 from services.billing.domain.errors import LineNotFound
 from services.billing.domain.meters import Meter
@@ -18,6 +18,7 @@ from services.billing.domain.periods import check_period, period_of, posting_per
 from services.billing.domain.windows import Window, cut
 from services.billing.storage import reads
 from services.billing.storage.tables import InstanceRow
+from services.billing.usecases.positions import position_after, split_page
 from services.billing.usecases.post_instance_facts import life_of
 
 
@@ -73,7 +74,7 @@ async def get_bill(database: Database, clock: Clock, project_uid: str, period: s
     """The bill of a month: posted sums plus the open windows of instances that live, each line rounded once."""
     now = clock.now()
     period = check_period(period, now)
-    async with database.reader() as session:
+    async with reads.snapshot(database) as session:
         return await _bill(session, now, project_uid, period)
 
 
@@ -89,7 +90,8 @@ async def _bill(session: AsyncSession, now: datetime, project_uid: str, period: 
     rated: dict[LineKey, Sum] = {}
     unrated: dict[Meter, int] = {}
     for key, value in sums.items():
-        if key.price_version and key.meter in prices[key.price_version].amounts:
+        price = prices.get(key.price_version)
+        if price is not None and key.meter in price.amounts:
             rated[key] = value
         else:
             unrated[key.meter] = unrated.get(key.meter, 0) + value.quantity
@@ -140,7 +142,7 @@ async def explain_line(
     period = check_period(period, now)
     limit = page_size(size)
     scope = f"ExplainLine/{project_uid}/{period}/{line_id}"
-    async with database.reader() as session:
+    async with reads.snapshot(database) as session:
         bill = await _bill(session, now, project_uid, period)
         line = next((line for line in bill.lines if line.key.line_id == line_id), None)
         if line is None:
@@ -157,8 +159,9 @@ async def explain_line(
 async def _usage_events(
     session: AsyncSession, project_uid: str, period: str, key: LineKey, limit: int, scope: str, token: str
 ) -> tuple[list[LineEvent], str]:
-    after_id = str(page_token_decode(token, scope)[0]) if token else ""
-    rows = await reads.line_usage(session, project_uid, period, key, after_id=after_id, limit=limit)
+    (after_id,) = position_after(token, scope, str) or [""]
+    found = await reads.line_usage(session, project_uid, period, key, after_id=str(after_id), limit=limit + 1)
+    rows, more = split_page(found, limit)
     events = [
         LineEvent(
             record_id=row.id,
@@ -169,7 +172,7 @@ async def _usage_events(
         )
         for row in rows
     ]
-    return events, page_token_encode(scope, [rows[-1].id]) if len(rows) == limit else ""
+    return events, page_token_encode(scope, [rows[-1].id]) if more else ""
 
 
 async def _window_events(
@@ -182,11 +185,10 @@ async def _window_events(
     scope: str,
     token: str,
 ) -> tuple[list[LineEvent], str]:
-    after = (0, "")
-    if token:
-        start_ms, window_id = page_token_decode(token, scope)
-        after = (int(start_ms), str(window_id))
-    rows = await reads.line_windows(session, project_uid, period, key, after=after, limit=limit)
+    start_ms, window_id = position_after(token, scope, int, str) or [0, ""]
+    after = (int(start_ms), str(window_id))
+    found = await reads.line_windows(session, project_uid, period, key, after=after, limit=limit + 1)
+    rows, more = split_page(found, limit)
     events = [
         LineEvent(
             record_id=row.id,
@@ -197,7 +199,7 @@ async def _window_events(
         )
         for row in rows
     ]
-    if len(rows) == limit:
+    if more:
         return events, page_token_encode(scope, [rows[-1].start_ms, rows[-1].id])
     # The open windows follow the last posted one; there is one an instance, so they need no page of their own.
     for instance, windows in await _open_windows(session, now, project_uid, period):
@@ -217,9 +219,9 @@ async def _window_events(
 
 
 async def reconcile(database: Database, clock: Clock, project_uid: str, period: str) -> Reconciled:
-    """Compare the rollups with the records, the windows with the lives, and look for gaps and conflicts."""
+    """Compare the rollups with the records, the windows with the lives, and look for gaps, conflicts and lost prices."""
     period = check_period(period, clock.now())
-    async with database.reader() as session:
+    async with reads.snapshot(database) as session:
         rollups = await reads.rollup_sums(session, project_uid, period)
         records = await reads.record_sums(session, project_uid, period)
         differences = [
@@ -230,6 +232,13 @@ async def reconcile(database: Database, clock: Clock, project_uid: str, period: 
             )
             for key in sorted(rollups.keys() | records.keys())
             if rollups.get(key) != records.get(key)
+        ]
+        versions = sorted({key.price_version for key in rollups if key.price_version})
+        known = await reads.prices_by_version(session, versions)
+        differences += [
+            ("price", f"price version {version!r} is in no price list; what was used under it is not rated")
+            for version in versions
+            if version not in known
         ]
         posted = await reads.window_sums_by_instance(session, project_uid)
         for instance in await reads.instances(session, project_uid):
