@@ -133,7 +133,7 @@ class _Calls:
         )
 
 
-class _Unary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+class _Unary(grpc.aio.UnaryUnaryClientInterceptor):
     def __init__(self, calls: _Calls) -> None:
         self._calls = calls
 
@@ -148,7 +148,7 @@ class _Unary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
             raise error_from_rpc(failed) from None
 
 
-class _Stream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
+class _Stream(grpc.aio.UnaryStreamClientInterceptor):
     def __init__(self, calls: _Calls) -> None:
         self._calls = calls
 
