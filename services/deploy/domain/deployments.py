@@ -58,8 +58,10 @@ def derive_state(
     """
     if current is DeploymentState.DELETED:
         return current
-    if deleting or current is DeploymentState.DELETING:
+    if current is DeploymentState.DELETING:
         return DeploymentState.DELETING if living else DeploymentState.DELETED
+    if deleting:
+        return DeploymentState.DELETING
     if ready == wanted == living:
         return DeploymentState.ACTIVE
     if ready == 0 and gave_up:
