@@ -50,7 +50,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         self, request: billing_pb2.ListPricesRequest, context: Context
     ) -> billing_pb2.ListPricesResponse:
         scope = f"ListPrices/{request.resource}/{request.current_only}"
-        skip = int(page_token_decode(request.page_token, scope)[0]) if request.page_token else 0
+        (skip,) = page_token_decode(request.page_token, scope, (0,))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
             prices = await reads.prices(session, request.resource)
@@ -92,7 +92,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     ) -> billing_pb2.ListQuotesResponse:
         caller = current_caller()
         scope = f"ListQuotes/{caller.project_uid}"
-        before = str(page_token_decode(request.page_token, scope)[0]) if request.page_token else ""
+        (before,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
             rows = await reads.quotes(session, caller.project_uid, before, limit)
@@ -110,7 +110,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     async def ListUsage(self, request: billing_pb2.ListUsageRequest, context: Context) -> billing_pb2.ListUsageResponse:
         caller = current_caller()
         scope = f"ListUsage/{caller.project_uid}/{request.key_id}/{request.deployment_uid}"
-        before = str(page_token_decode(request.page_token, scope)[0]) if request.page_token else ""
+        (before,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
             rows = await reads.usage_page(
@@ -161,7 +161,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         project_uid = current_caller().project_uid
         scope = f"WatchUsage/{project_uid}"
         if request.resume_token:
-            seen = int(page_token_decode(request.resume_token, scope)[0])
+            (seen,) = page_token_decode(request.resume_token, scope, (0,))
         else:
             seen = await self._bus.last_sequence("BILLING")
         yield billing_pb2.WatchUsageResponse(resume_token=page_token_encode(scope, [seen]))

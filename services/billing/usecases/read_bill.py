@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.clock import Clock, time_from_ms
 from chassis.database import Database
-from chassis.paging import page_size, page_token_encode
+from chassis.paging import page_size, page_token_decode, page_token_encode, split_page
 from services.billing.domain.bill import Line, LineKey, Sum, charge_line, total
 from services.billing.domain.errors import LineNotFound
 from services.billing.domain.meters import Meter
@@ -18,7 +18,6 @@ from services.billing.domain.periods import check_period, period_of, posting_per
 from services.billing.domain.windows import Window, cut
 from services.billing.storage import reads
 from services.billing.storage.tables import InstanceRow
-from services.billing.usecases.positions import position_after, split_page
 from services.billing.usecases.post_instance_facts import life_of
 
 
@@ -159,8 +158,8 @@ async def explain_line(
 async def _usage_events(
     session: AsyncSession, project_uid: str, period: str, key: LineKey, limit: int, scope: str, token: str
 ) -> tuple[list[LineEvent], str]:
-    (after_id,) = position_after(token, scope, str) or [""]
-    found = await reads.line_usage(session, project_uid, period, key, after_id=str(after_id), limit=limit + 1)
+    (after_id,) = page_token_decode(token, scope, ("",))
+    found = await reads.line_usage(session, project_uid, period, key, after_id=after_id, limit=limit + 1)
     rows, more = split_page(found, limit)
     events = [
         LineEvent(
@@ -185,8 +184,7 @@ async def _window_events(
     scope: str,
     token: str,
 ) -> tuple[list[LineEvent], str]:
-    start_ms, window_id = position_after(token, scope, int, str) or [0, ""]
-    after = (int(start_ms), str(window_id))
+    after = page_token_decode(token, scope, (0, ""))
     found = await reads.line_windows(session, project_uid, period, key, after=after, limit=limit + 1)
     rows, more = split_page(found, limit)
     events = [

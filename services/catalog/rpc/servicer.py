@@ -112,7 +112,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     ) -> catalog_pb2.ListModelVersionsResponse:
         MODEL.parse(request.parent, "parent")
         scope = f"ListModelVersions/{request.parent}"
-        before = int(page_token_decode(request.page_token, scope)[0]) if request.page_token else None
+        before = page_token_decode(request.page_token, scope, (0,))[0] if request.page_token else None
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
             model = await queries.model(session, request.parent)
@@ -169,7 +169,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
 
 
 def _after(token: str, scope: str) -> str:
-    return str(page_token_decode(token, scope)[0]) if token else ""
+    return page_token_decode(token, scope, ("",))[0]
 
 
 def _next(scope: str, keys: list[str], limit: int) -> str:

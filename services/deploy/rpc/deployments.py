@@ -84,7 +84,7 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
     ) -> deploy_pb2.ListEndpointsResponse:
         project_uid = current_caller().project_uid
         scope = f"ListEndpoints/{project_uid}"
-        after = str(page_token_decode(request.page_token, scope)[0]) if request.page_token else ""
+        (after,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
             rows = await queries.endpoints_page(session, project_uid, after, limit)
@@ -141,7 +141,7 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
         project_uid = current_caller().project_uid
         name = ENDPOINT.parse(request.parent, "parent")["endpoint"]
         scope = f"ListDeployments/{project_uid}/{name}"
-        after = str(page_token_decode(request.page_token, scope)[0]) if request.page_token else ""
+        (after,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
             endpoint_uid = "" if name == "-" else (await _endpoint(session, project_uid, name)).uid
@@ -223,7 +223,7 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
         self, request: deploy_pb2.ListInstancesRequest, context: Context
     ) -> deploy_pb2.ListInstancesResponse:
         scope = f"ListInstances/{request.show_released}"
-        after = str(page_token_decode(request.page_token, scope)[0]) if request.page_token else ""
+        (after,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
             rows = await queries.instances_page(session, after, limit, show_released=request.show_released)

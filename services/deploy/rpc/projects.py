@@ -44,7 +44,7 @@ class ProjectServicer(deploy_pb2_grpc.ProjectServiceServicer):
     ) -> deploy_pb2.ListProjectsResponse:
         caller = current_caller()
         scope = f"ListProjects/{caller.principal}"
-        after = str(page_token_decode(request.page_token, scope)[0]) if request.page_token else ""
+        (after,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         found: list[ProjectRow] = []
         async with self._database.reader() as session:
@@ -87,7 +87,7 @@ class ProjectServicer(deploy_pb2_grpc.ProjectServiceServicer):
     ) -> deploy_pb2.ListApiKeysResponse:
         caller = current_caller()
         scope = f"ListApiKeys/{caller.project_uid}"
-        skip = int(page_token_decode(request.page_token, scope)[0]) if request.page_token else 0
+        (skip,) = page_token_decode(request.page_token, scope, (0,))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
             rows = await queries.api_keys_page(session, caller.project_uid, skip, limit)

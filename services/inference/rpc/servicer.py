@@ -54,7 +54,7 @@ class InferenceServicer(KeyedServicer, inference_pb2_grpc.InferenceServiceServic
     ) -> inference_pb2.ListCallableResponse:
         key = await self.key(context)
         scope = f"ListCallable/{key.key_id}"
-        after = str(page_token_decode(request.page_token, scope)[0]) if request.page_token else ""
+        (after,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         found = [pair for pair in self._calls.routes.callable_with(key) if pair[0] > after]
         page = found[:limit]

@@ -170,14 +170,22 @@ def test_page_sizes() -> None:
 def test_malformed_page_tokens_are_refused(token: str) -> None:
     """Whatever was sent, it is the caller's mistake and told so."""
     with pytest.raises(PageTokenInvalid):
-        page_token_decode(token, "ListModels")
+        page_token_decode(token, "ListModels", ("",))
 
 
 def test_no_token_is_the_first_page() -> None:
     """And a token of another request is refused."""
-    assert page_token_decode("", "ListModels") == []
+    assert page_token_decode("", "ListModels", ("",)) == ("",)
     with pytest.raises(PageTokenInvalid, match="another request"):
-        page_token_decode(page_token_encode("ListModels", ["m"]), "ListEndpoints")
+        page_token_decode(page_token_encode("ListModels", ["m"]), "ListEndpoints", ("",))
+
+
+@pytest.mark.parametrize("position", [[], ["m"], ["m", "n"], [True, "m"], [-1, "m"], [2**63, "m"], [1, "\0"]])
+def test_forged_positions_are_refused(position: list[str | int]) -> None:
+    """Tokens are not signed: one of another shape, or with a key no database takes, never reaches a query."""
+    forged = page_token_encode("ListModels", position)
+    with pytest.raises(PageTokenInvalid, match="malformed"):
+        page_token_decode(forged, "ListModels", (0, ""))
 
 
 def an_event() -> Event:
