@@ -90,10 +90,10 @@ async def check_clock(database: Database, clock: Clock, behind_s_max: float) -> 
         ClockBehind: naming both moments.
     """
     async with database.reader() as session:
-        newest = await reads.newest_record_time(session)
+        newest = await reads.newest_instant(session, database.tables)
     now = clock.now()
     if newest is not None and now < newest - timedelta(seconds=behind_s_max):
         raise ClockBehind(
-            f"the wall clock says {now.isoformat()} and the newest record was posted at {newest.isoformat()}; "
+            f"the wall clock says {now.isoformat()} and the newest stored instant is {newest.isoformat()}; "
             f"more than {behind_s_max:g} s behind is refused: set the clock right and start again"
         )

@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import IntEnum
 
+from chassis.clock import us_from_time
 from chassis.money import Rate
 from services.billing.domain.errors import OfferNotAvailable, PriceNotFound
 from services.billing.domain.meters import Meter
@@ -52,20 +53,32 @@ class Price:
         return Rate(self.currency, self.amounts[meter], per, meter.unit)
 
 
+def current_prices(prices: Iterable[Price], now: datetime) -> list[Price]:
+    """The newest price in effect of each resource and kind, newest first; of one day, the first version."""
+    newest: dict[tuple[str, OfferKind], Price] = {}
+    for price in sorted(prices, key=newest_first):
+        if price.effective_time <= now:
+            newest.setdefault((price.resource, price.kind), price)
+    return list(newest.values())
+
+
+def newest_first(price: Price) -> tuple[int, str]:
+    """Sorts prices by the day they take effect, the latest first, and then by version."""
+    return -us_from_time(price.effective_time), price.price_version
+
+
 def current_price(prices: Iterable[Price], resource: str, kind: OfferKind, now: datetime) -> Price:
     """The newest price of a resource that is in effect.
 
     Raises:
         PriceNotFound: none is.
     """
-    effective = [
-        price for price in prices if price.resource == resource and price.kind is kind and price.effective_time <= now
-    ]
-    if not effective:
-        raise PriceNotFound(
-            f"no price list has a {kind.name.lower()} price for {resource!r} now; the operator adds one to the price lists"
-        )
-    return max(effective, key=lambda price: price.effective_time)
+    for price in current_prices(prices, now):
+        if (price.resource, price.kind) == (resource, kind):
+            return price
+    raise PriceNotFound(
+        f"no price list has a {kind.name.lower()} price for {resource!r} now; the operator adds one to the price lists"
+    )
 
 
 def check_same_shape(price: Price, vcpus: int) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 from modelyard.billing.v1 import billing_pb2, billing_pb2_grpc, events_pb2
 
 from chassis.access import current_caller
-from chassis.bus import Bus
-from chassis.clock import Clock
+from chassis.bus import NATS_ERRORS, Bus, BusUnavailable
+from chassis.clock import Clock, us_from_time
 from chassis.database import Database
+from chassis.errors import PageTokenInvalid
 from chassis.events import decode_event
-from chassis.paging import page_size, page_token_decode, page_token_encode
+from chassis.paging import page_size, page_token_decode, page_token_encode, split_page
 from services.billing.domain.bill import arithmetic
 from services.billing.domain.errors import QuoteNotFound
-from services.billing.domain.prices import OfferKind, Price
+from services.billing.domain.prices import current_prices, newest_first
 from services.billing.rpc.catalog_client import CatalogClient
 from services.billing.rpc.convert import (
     QUOTE,
@@ -32,6 +33,8 @@ from services.billing.usecases import read_bill
 from services.billing.usecases.create_quote import create_quote
 
 Context = Any
+# Later than any price takes effect, microseconds.
+LATEST_US = 2**63 - 1
 
 
 class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
@@ -50,16 +53,17 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         self, request: billing_pb2.ListPricesRequest, context: Context
     ) -> billing_pb2.ListPricesResponse:
         scope = f"ListPrices/{request.resource}/{request.current_only}"
-        (skip,) = page_token_decode(request.page_token, scope, (0,))
-        limit = page_size(request.page_size)
+        effective_us, version = page_token_decode(request.page_token, scope, (LATEST_US, ""))
         async with self._database.reader() as session:
             prices = await reads.prices(session, request.resource)
         if request.current_only:
-            prices = _current(prices, self._clock)
-        more = len(prices) > skip + limit
+            prices = current_prices(prices, self._clock.now())
+        listed = [price for price in sorted(prices, key=newest_first) if newest_first(price) > (-effective_us, version)]
+        page, more = split_page(listed, page_size(request.page_size))
+        last: list[str | int] = [us_from_time(page[-1].effective_time), page[-1].price_version] if more else []
         return billing_pb2.ListPricesResponse(
-            prices=[price_to_proto(price) for price in prices[skip : skip + limit]],
-            next_page_token=page_token_encode(scope, [skip + limit]) if more else "",
+            prices=[price_to_proto(price) for price in page],
+            next_page_token=page_token_encode(scope, last) if more else "",
         )
 
     async def CreateQuote(self, request: billing_pb2.CreateQuoteRequest, context: Context) -> billing_pb2.Quote:
@@ -95,11 +99,12 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         (before,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
-            rows = await reads.quotes(session, caller.project_uid, before, limit)
+            found = await reads.quotes(session, caller.project_uid, before, limit + 1)
+            rows, more = split_page(found, limit)
             prices = await reads.prices_by_version(session, sorted({row.price_version for row in rows}))
         return billing_pb2.ListQuotesResponse(
             quotes=[quote_to_proto(row, prices[row.price_version]) for row in rows],
-            next_page_token=page_token_encode(scope, [rows[-1].uid]) if len(rows) == limit else "",
+            next_page_token=page_token_encode(scope, [rows[-1].uid]) if more else "",
         )
 
     async def GetBill(self, request: billing_pb2.GetBillRequest, context: Context) -> billing_pb2.Bill:
@@ -113,17 +118,18 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
         (before,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
-            rows = await reads.usage_page(
+            found = await reads.usage_page(
                 session,
                 caller.project_uid,
                 before_id=before,
-                limit=limit,
+                limit=limit + 1,
                 key_id=request.key_id,
                 deployment_uid=request.deployment_uid,
             )
+        rows, more = split_page(found, limit)
         return billing_pb2.ListUsageResponse(
             usage=[usage_row_to_proto(row) for row in rows],
-            next_page_token=page_token_encode(scope, [rows[-1].id]) if len(rows) == limit else "",
+            next_page_token=page_token_encode(scope, [rows[-1].id]) if more else "",
         )
 
     async def ExplainLine(
@@ -157,25 +163,30 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     async def WatchUsage(
         self, request: billing_pb2.WatchUsageRequest, context: Context
     ) -> AsyncIterator[billing_pb2.WatchUsageResponse]:
-        """Positions are JetStream sequences; a token is bound to its project."""
+        """Positions are JetStream sequences; a token is bound to its project.
+
+        Raises:
+            PageTokenInvalid: also one whose next events the stream does not hold: going on would miss them.
+        """
         project_uid = current_caller().project_uid
         scope = f"WatchUsage/{project_uid}"
-        if request.resume_token:
-            (seen,) = page_token_decode(request.resume_token, scope, (0,))
-        else:
-            seen = await self._bus.last_sequence("BILLING")
+        first, last = await self._retained()
+        (seen,) = page_token_decode(request.resume_token, scope, (last,))
+        if not first - 1 <= seen <= last:
+            raise PageTokenInvalid(
+                "what follows resume_token is not in the stream any more; read it with ListUsage and watch anew without one",
+                field="resume_token",
+            )
         yield billing_pb2.WatchUsageResponse(resume_token=page_token_encode(scope, [seen]))
         subject = f"modelyard.billing.v1.usage.posted.{project_uid}"
         async for sequence, event in self._bus.subscribe_stream("BILLING", subject, seen + 1):
             posted = decode_event(event, events_pb2.UsagePosted)
             yield billing_pb2.WatchUsageResponse(usage=posted.usage, resume_token=page_token_encode(scope, [sequence]))
 
-
-def _current(prices: list[Price], clock: Clock) -> list[Price]:
-    """The newest price in effect of each resource and kind; `prices` are newest first."""
-    now = clock.now()
-    newest: dict[tuple[str, OfferKind], Price] = {}
-    for price in prices:
-        if price.effective_time <= now:
-            newest.setdefault((price.resource, price.kind), price)
-    return list(newest.values())
+    async def _retained(self) -> tuple[int, int]:
+        """The first and the last sequence that the stream holds; an empty one begins after its last."""
+        try:
+            state = (await self._bus.jetstream.stream_info("BILLING")).state
+        except NATS_ERRORS as error:
+            raise BusUnavailable(f"NATS did not describe BILLING: {error}") from error
+        return state.first_seq, state.last_seq

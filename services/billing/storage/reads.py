@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from sqlalchemy import and_, func, or_, select, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from chassis.database import Database
+from chassis.database import ChassisTables, Database
 from services.billing.domain.bill import LineKey, Sum
 from services.billing.domain.meters import Meter
 from services.billing.domain.prices import OfferKind, Price
@@ -38,6 +37,8 @@ _ROLLUP, _INSTANCE, _JOURNAL, _QUARANTINE = (
     table(QuarantineRow),
 )
 _SEEN, _PERIOD = table(SeenDeploymentRow), table(PeriodRow)
+# Ids follow the time of admission, and records are posted soon after.
+NEWEST_RECORDS = 1000
 METER_COLUMNS = {
     Meter.INPUT_TOKENS: _USAGE.c.input_tokens,
     Meter.OUTPUT_TOKENS: _USAGE.c.output_tokens,
@@ -284,8 +285,15 @@ async def quarantined(session: AsyncSession, project_uid: str) -> list[Quarantin
     return list((await session.execute(query)).scalars())
 
 
-async def newest_record_time(session: AsyncSession) -> datetime | None:
-    """When the newest record was posted."""
-    query: Any = select(UsageRow).order_by(_USAGE.c.record_time.desc()).limit(1)
-    row = (await session.execute(query)).scalar_one_or_none()
-    return None if row is None else row.record_time
+async def newest_instant(session: AsyncSession, tables: ChassisTables) -> datetime | None:
+    """The newest moment this service wrote down: when it posted, quoted or took an event."""
+    newest_ids = select(_USAGE.c.record_time).order_by(_USAGE.c.id.desc()).limit(NEWEST_RECORDS).subquery()
+    moments = [
+        (await session.execute(query)).scalar_one_or_none()
+        for query in (
+            select(func.max(newest_ids.c.record_time)),
+            select(_QUOTE.c.create_time).order_by(_QUOTE.c.uid.desc()).limit(1),
+            select(func.max(tables.inbox.c.effect_time)),
+        )
+    ]
+    return max((moment for moment in moments if moment is not None), default=None)
