@@ -53,7 +53,7 @@ async def post_usage(database: Database, clock: Clock, facts: Sequence[UsageFact
             valid[fact.id] = fact
             digests[fact.id] = digest(fact)
         periods = await _periods(uow, database, valid.values(), now)
-        rows = [_row(fact, digests[fact.id], *periods[fact.id], now) for fact in valid.values()]
+        rows = [usage_values(fact, digests[fact.id], *periods[fact.id], now) for fact in valid.values()]
         added = await ledger.add_usage(uow, database, rows) if rows else set()
         await _quarantine_conflicts(
             uow, database, [fact for fact in valid.values() if fact.id not in added] + again, now
@@ -74,7 +74,8 @@ async def _periods(
     return {record_id: posting_period(period, period_of(now), closed) for record_id, period in occurred.items()}
 
 
-def _row(fact: UsageFact, record_digest: str, period: str, correction: bool, now: datetime) -> dict[str, Any]:
+def usage_values(fact: UsageFact, record_digest: str, period: str, correction: bool, now: datetime) -> dict[str, Any]:
+    """A record as its row holds it."""
     counted = dict(fact.quantities)
     return {
         "id": fact.id,

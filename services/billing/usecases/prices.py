@@ -138,13 +138,14 @@ async def store_prices(database: Database, listed: Sequence[Price]) -> int:
                 raise PriceListInvalid(
                     f"price {version!r} has changed since it was loaded; give the list a new version instead"
                 )
-        rows = [_row(price) for version, price in by_version.items() if version not in stored]
+        rows = [price_values(price) for version, price in by_version.items() if version not in stored]
         prices = table(PriceRow)
         added = await database.insert_ignoring(uow, prices, rows, returning=[prices.c.price_version]) if rows else []
     return len(added)
 
 
-def _row(price: Price) -> dict[str, Any]:
+def price_values(price: Price) -> dict[str, Any]:
+    """A price as its row holds it."""
     return {
         "price_version": price.price_version,
         "resource": price.resource,
