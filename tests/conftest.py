@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis.database import ChassisTables, Database
 from tests.infra.broker import Broker, running_broker
+from tests.infra.platform import PlatformUnderTest, platform_under_test
 from tests.infra.postgres import Postgres, running_postgres
 
 DATABASES = ("sqlite", "postgresql")
@@ -97,6 +98,13 @@ async def own_nats(tmp_path: Path) -> AsyncIterator[Broker]:
     """A broker of the test's own, to be killed and started again."""
     async with running_broker(tmp_path / "broker") as broker:
         yield broker
+
+
+@pytest_asyncio.fixture(scope="session")
+async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PlatformUnderTest]:
+    """One whole platform for all tests that only call it; each makes projects of its own."""
+    async with platform_under_test(tmp_path_factory.mktemp("platform") / "data") as running:
+        yield running
 
 
 @pytest_asyncio.fixture(scope="session")

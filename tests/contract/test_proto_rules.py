@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
-from google.protobuf.descriptor_pb2 import MethodOptions
-from modelyard.billing.v1 import billing_pb2
-from modelyard.catalog.v1 import catalog_pb2
-from modelyard.deploy.v1 import deploy_pb2
-from modelyard.inference.v1 import inference_pb2, operations_pb2
 from modelyard.type.v1 import access_pb2
 
-FILES = [
-    catalog_pb2.DESCRIPTOR,
-    deploy_pb2.DESCRIPTOR,
-    billing_pb2.DESCRIPTOR,
-    inference_pb2.DESCRIPTOR,
-    operations_pb2.DESCRIPTOR,
-]
-METHODS = [
-    method
-    for file in FILES
-    for service in file.services_by_name.values()
-    for method in service.methods_by_name.values()
-]
+from tests.infra.platform import access_rule, service_methods
+
+METHODS = service_methods()
 PROJECT_ROLES = {
     access_pb2.ROLE_BILLING_READER,
     access_pb2.ROLE_READER,
@@ -36,11 +21,6 @@ def every(prefix: str = "") -> pytest.MarkDecorator:
     chosen = [method for method in METHODS if method.name.startswith(prefix)]
     assert chosen, f"no RPC begins with {prefix!r}"
     return pytest.mark.parametrize("method", chosen, ids=lambda method: method.full_name)
-
-
-def access_rule(method: MethodDescriptor) -> access_pb2.AccessRule:
-    options: MethodOptions = method.GetOptions()
-    return options.Extensions[access_pb2.access]
 
 
 def field_names(message: Descriptor) -> set[str]:
