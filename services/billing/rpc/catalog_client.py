@@ -48,13 +48,23 @@ class CatalogClient:
     async def _version(self, name: str) -> Offered:
         if "/versions/" not in name:
             name = f"{name}/versions/latest"
-        version = await self._catalog.GetModelVersion(catalog_pb2.GetModelVersionRequest(name=name))
-        refusal = version.usability_detail
-        if _OPTIONS[OfferKind.SERVERLESS] not in version.deployment_options:
-            refusal = "its publisher offers it for managed compute only"
-        return Offered(version.name, OfferKind.SERVERLESS, 0, _STAGES.get(version.stage, ""), refusal)
+        return offered_version(await self._catalog.GetModelVersion(catalog_pb2.GetModelVersionRequest(name=name)))
 
     async def _type(self, name: str) -> Offered:
-        shape = await self._catalog.GetInstanceType(catalog_pb2.GetInstanceTypeRequest(name=name))
-        refusal = "" if shape.provider else "no compute provider of this platform has it"
-        return Offered(shape.name, OfferKind.MANAGED, shape.vcpus, "", refusal)
+        return offered_type(await self._catalog.GetInstanceType(catalog_pb2.GetInstanceTypeRequest(name=name)))
+
+
+def offered_version(version: catalog_pb2.ModelVersion) -> Offered:
+    """Serverless use of a version."""
+    refusal = ""
+    if _OPTIONS[OfferKind.SERVERLESS] not in version.deployment_options:
+        refusal = "its publisher offers it for managed compute only"
+    elif version.usability != catalog_pb2.USABILITY_RUNS_HERE:
+        refusal = version.usability_detail or "it cannot run on this platform"
+    return Offered(version.name, OfferKind.SERVERLESS, 0, _STAGES.get(version.stage, ""), refusal)
+
+
+def offered_type(shape: catalog_pb2.InstanceType) -> Offered:
+    """Managed use of an instance type."""
+    refusal = "" if shape.provider else "no compute provider of this platform has it"
+    return Offered(shape.name, OfferKind.MANAGED, shape.vcpus, "", refusal)
