@@ -91,8 +91,11 @@ class Sizing:
 
 
 def size(living: Sequence[str], wanted: int) -> Sizing:
-    """How many to allocate and which to release; `living` are instance uids, oldest first, none of them releasing."""
+    """How many to allocate and which to release.
+
+    `living`: instance uids, none of them releasing, those to be kept first.
+    """
     if len(living) < wanted:
         return Sizing(wanted - len(living), ())
-    # The newest go first: the oldest are warm and hold the longest calls.
+    # The last come off first: the oldest are warm and hold the longest calls.
     return Sizing(0, tuple(reversed(living[wanted:])))

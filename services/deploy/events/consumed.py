@@ -9,7 +9,7 @@ from modelyard.catalog.v1 import events_pb2
 from chassis.database import UnitOfWork
 from chassis.events import Event, decode_event
 from services.deploy.storage import queries
-from services.deploy.usecases.reconcile import Changes
+from services.deploy.usecases.changes import Changes
 
 
 class Consumed:

@@ -174,6 +174,7 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
         ids = DEPLOYMENT.parse(request.name)
         answer = await deployments.delete_deployment(
             self._database,
+            self._clock,
             current_caller().project_uid,
             ids["endpoint"],
             ids["deployment"],
@@ -190,6 +191,7 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
             uid = (await _deployment(session, current_caller().project_uid, request.name)).uid
         seen = request.after_revision
         while True:
+            changes = self._reconciler.observed.count
             async with self._database.reader() as session:
                 row = await queries.deployment_by_uid(session, uid)
                 if row is None:
@@ -200,7 +202,7 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
                 yield answer
             if row.state == DeploymentState.DELETED:
                 return
-            await self._reconciler.observed.wait(WATCH_IDLE_S)
+            await self._reconciler.observed.wait(WATCH_IDLE_S, after=changes)
 
     async def GetDeploymentLogs(
         self, request: deploy_pb2.GetDeploymentLogsRequest, context: Context

@@ -16,7 +16,7 @@ from services.deploy.storage import queries
 from services.deploy.storage.convert import API_KEY, ENDPOINT, api_key_to_proto, project_to_proto
 from services.deploy.storage.tables import ProjectRow
 from services.deploy.usecases import projects
-from services.deploy.usecases.reconcile import Changes
+from services.deploy.usecases.changes import Changes
 
 Context = Any
 

@@ -143,6 +143,16 @@ class InstanceRow(DeployTable, table=True):
     event_sequence: int
 
     @property
+    def owner_uid(self) -> str:
+        """The deployment or the pool it belongs to."""
+        return self.deployment_uid or self.pool_uid
+
+    @property
+    def seen(self) -> bool:
+        """The provider has shown it: it always says which limits it enforces."""
+        return bool(self.limits)
+
+    @property
     def billable(self) -> bool:
         """Instances of the shared pool are nobody's."""
         return bool(self.deployment_uid)

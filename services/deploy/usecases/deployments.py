@@ -275,7 +275,8 @@ async def scale_deployment(
             raise DeploymentNotManaged(f"deployment {name!r} is serverless; the shared pool sizes itself")
         check_instance_count(count)
         await check_capacity(uow, limits, max(0, count - row.instance_count), row.memory_bytes)
-        if count != row.instance_count:
+        # The same size again tries what was given up again.
+        if count != row.instance_count or row.failed_starts:
             row.instance_count = count
             row.failed_starts = 0
             row.wanted_revision += 1
@@ -285,7 +286,7 @@ async def scale_deployment(
 
 
 async def delete_deployment(
-    database: Database, project_uid: str, endpoint: str, name: str, etag: str, *, force: bool
+    database: Database, clock: Clock, project_uid: str, endpoint: str, name: str, etag: str, *, force: bool
 ) -> deploy_pb2.Deployment:
     """Delete a deployment; with `force` also one that takes traffic, whose share goes to the others.
 
@@ -305,8 +306,7 @@ async def delete_deployment(
             owner.traffic = without(owner.traffic, name)
             owner.revision += 1
             uow.session.add(owner)
-        if not row.deleting:
-            mark_deleting(uow, row)
+        mark_deleting(uow, row, clock)
         return deployment_to_proto(row, await queries.instances_of(uow.session, [row.uid]))
 
 

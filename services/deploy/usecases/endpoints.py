@@ -10,8 +10,10 @@ from chassis.errors import EtagMismatch, InvalidArgument
 from chassis.ids import new_uid
 from chassis.names import check_id
 from chassis.rpc.idempotency import answered_before, remember_answer
+from services.deploy.domain.deployments import DeploymentState
 from services.deploy.domain.errors import EndpointExists, EndpointNotFound, QuotaExceeded
 from services.deploy.domain.traffic import check_traffic
+from services.deploy.events.published import deployment_changed
 from services.deploy.storage import queries
 from services.deploy.storage.convert import endpoint_to_proto
 from services.deploy.storage.tables import DeploymentRow, EndpointRow
@@ -95,7 +97,7 @@ async def delete_endpoint(database: Database, clock: Clock, project_uid: str, na
     async with database.unit_of_work() as uow:
         row = await load_endpoint(uow, database, project_uid, name, etag)
         for deployment in await queries.deployments_of(uow.session, [row.uid]):
-            mark_deleting(uow, deployment)
+            mark_deleting(uow, deployment, clock)
         for key in await queries.endpoint_keys(uow.session, row.uid):
             revoke(uow, clock, key)
         row.traffic = {}
@@ -104,12 +106,16 @@ async def delete_endpoint(database: Database, clock: Clock, project_uid: str, na
         uow.session.add(row)
 
 
-def mark_deleting(uow: UnitOfWork, deployment: DeploymentRow) -> None:
-    """What is wanted of a deployment from now on is nothing."""
+def mark_deleting(uow: UnitOfWork, deployment: DeploymentRow, clock: Clock) -> None:
+    """What is wanted of a deployment from now on is nothing; marking it again changes nothing."""
+    if deployment.deleting:
+        return
     deployment.deleting = True
+    deployment.state, deployment.state_detail = int(DeploymentState.DELETING), ""
     deployment.wanted_revision += 1
     deployment.revision += 1
     uow.session.add(deployment)
+    uow.emit(deployment_changed(deployment, clock.now()))
 
 
 async def load_endpoint(

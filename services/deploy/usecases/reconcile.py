@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from urllib.parse import unquote, urlparse
 
 from modelyard.catalog.v1 import catalog_pb2
 
 from chassis.clock import Clock
-from chassis.database import Database, UnitOfWork
+from chassis.database import DATABASE_ERRORS, Database, UnitOfWork
 from chassis.ids import new_uid
 from chassis.telemetry import get_logger
 from services.deploy.compute.interface import ComputeProvider, InstanceSpec, InstanceView, LaunchRefused
@@ -25,6 +26,7 @@ from services.deploy.events.published import (
 )
 from services.deploy.storage import queries
 from services.deploy.storage.tables import DeploymentRow, InstanceRow, PoolRow
+from services.deploy.usecases.changes import Changes
 from services.deploy.usecases.routes import MODEL_NAME, project_routes
 
 log = get_logger(__name__)
@@ -43,26 +45,6 @@ class ReconcileLimits:
     pool_idle_s: float = 300.0
     failed_starts_max: int = 3
     records_keep_s: float = 86_400.0
-
-
-class Changes:
-    """Wakes whoever waits for a change: the loop when something else is wanted, watchers when something is observed."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def signal(self) -> None:
-        """Wake everyone who waits now."""
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def wait(self, timeout_s: float) -> None:
-        """Wait for the next signal, or that long."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._event.wait()
-        except TimeoutError:
-            return
 
 
 class Reconciler:
@@ -84,34 +66,51 @@ class Reconciler:
         self._interval_s = interval_s
         # Launches and terminations take seconds; one at a time per instance, beside the loop.
         self._acting: dict[str, asyncio.Task[None]] = {}
+        # Launches that failed, and why, until a pass has recorded it.
+        self._refused: dict[str, str] = {}
         self.wanted = Changes()
         self.observed = Changes()
 
     async def run(self) -> None:
-        """Reconcile for ever: at once when something else is wanted, and every `interval_s`."""
+        """Reconcile for ever: at once when something else is wanted, and every `interval_s`.
+
+        While the database or the provider is away a pass is tried again; any other error is a bug and ends the service.
+        """
         while True:
-            if await self.reconcile_once():
-                self.observed.signal()
-            await self.wanted.wait(self._interval_s)
+            wanted = self.wanted.count
+            try:
+                if await self.reconcile_once():
+                    self.observed.signal()
+            except DATABASE_ERRORS as error:
+                log.warning("reconciling waits", error=f"{type(error).__name__}: {error}", retry_s=self._interval_s)
+            await self.wanted.wait(self._interval_s, after=wanted)
 
     async def reconcile_once(self) -> bool:
         """One pass; True when a deployment changed.
 
         The time is read before the provider is: an instance is never said to have lived longer than it was seen.
         """
+        # Read before the provider too: what is under way now may not be in its list.
+        acting, refused = frozenset(self._acting), dict(self._refused)
         seen_ms = self._clock.now_ms()
         views = {view.instance_uid: view for view in await self._provider.list()}
         async with self._database.unit_of_work() as uow:
-            rows = await queries.living_instances(uow.session)
             deployments = {row.uid: row for row in await queries.living_deployments(uow.session)}
             pools = {row.uid: row for row in await queries.pools(uow.session)}
+            rows = await queries.living_instances(uow.session)
+            owners: Mapping[str, DeploymentRow | PoolRow] = {**deployments, **pools}
+            failures: dict[str, str] = {}
             for row in rows:
-                self._observe(uow, row, views.get(row.uid), seen_ms, deployments, pools)
+                why = self._observe(uow, row, views.get(row.uid), seen_ms, owners, acting=acting, refused=refused)
+                if why is not None:
+                    failures[row.owner_uid] = why
             living = [row for row in rows if row.state != InstanceState.RELEASED]
-            living += await self._size(uow, living, deployments, pools)
-            changed = self._derive_states(uow, living, deployments, pools)
+            living += self._size(uow, living, deployments, pools)
+            changed = self._derive_states(uow, living, deployments, pools, failures)
             changed = bool(await project_routes(uow, living)) or changed
-        self._act(living, views, seen_ms, deployments, pools)
+        for uid in refused:
+            del self._refused[uid]
+        self._act(living, views, seen_ms, owners)
         return changed
 
     def _observe(
@@ -120,34 +119,38 @@ class Reconciler:
         row: InstanceRow,
         view: InstanceView | None,
         seen_ms: int,
-        deployments: Mapping[str, DeploymentRow],
-        pools: Mapping[str, PoolRow],
-    ) -> None:
-        """Take over what was seen of one instance."""
+        owners: Mapping[str, DeploymentRow | PoolRow],
+        *,
+        acting: Collection[str],
+        refused: Mapping[str, str],
+    ) -> str | None:
+        """Take over what was seen of one instance; return why its start failed, where it did."""
         uow.session.add(row)
         if view is None:
-            if row.state not in (InstanceState.ALLOCATED, InstanceState.RELEASING) or row.address:
+            if row.uid in refused:
                 self._release(uow, row, row.through_ms, "last-observed")
-            elif row.state == InstanceState.RELEASING and row.uid not in self._acting:
-                # Asked to end before it was launched: it lived until now.
-                self._release(uow, row, seen_ms, "exit")
-            return
-        if view.state.ended:
-            if view.state is Observed.FAILED:
-                _count_failure(row, view, deployments, pools)
-            self._release(uow, row, view.exited_at_ms or row.through_ms, "exit")
-            return
-        row.through_ms = max(row.through_ms, seen_ms)
+                return _count_failure(row, refused[row.uid], owners)
+            # One that was never seen is launched by `_act`, unless it was asked to end before that.
+            if row.uid not in acting and (row.seen or row.state == InstanceState.RELEASING):
+                self._release(uow, row, row.through_ms, "last-observed")
+            return None
         row.limits = view.limits
-        row.address = view.address
         row.state_detail = view.detail
+        if view.state.ended:
+            asked = row.state == InstanceState.RELEASING
+            self._release(uow, row, view.exited_at_ms or row.through_ms, "exit")
+            return None if asked or view.state is not Observed.FAILED else _count_failure(row, view.detail, owners)
+        row.through_ms = max(row.through_ms, seen_ms)
+        row.address = view.address
         if row.state != InstanceState.RELEASING:
-            row.state = int(_state_of(row, view))
-        if row.state == InstanceState.READY:
-            _forget_failures(row, deployments, pools)
+            state = _state_of(row, view)
+            if (row.state, state) == (InstanceState.ALLOCATED, InstanceState.READY):
+                _forget_failures(row, owners)
+            row.state = int(state)
         if row.billable and row.through_ms - row.observed_ms >= self._limits.observe_s * 1000:
             row.observed_ms = row.through_ms
             uow.emit(instance_observed(row))
+        return None
 
     def _release(self, uow: UnitOfWork, row: InstanceRow, at_ms: int, witness: str) -> None:
         """The life ends, never before it was last seen and never before it began."""
@@ -158,7 +161,7 @@ class Reconciler:
             uow.emit(instance_released(row, row.release_ms, witness))
         log.info("instance released", instance=row.uid, witness=witness, detail=row.state_detail)
 
-    async def _size(
+    def _size(
         self,
         uow: UnitOfWork,
         living: Sequence[InstanceRow],
@@ -169,9 +172,10 @@ class Reconciler:
         added: list[InstanceRow] = []
         by_owner: dict[str, list[str]] = {}
         by_uid = {row.uid: row for row in living}
-        for row in living:
+        # Those that answer are kept before those that do not.
+        for row in sorted(living, key=lambda row: row.state != InstanceState.READY):
             if row.state != InstanceState.RELEASING:
-                by_owner.setdefault(row.deployment_uid or row.pool_uid, []).append(row.uid)
+                by_owner.setdefault(row.owner_uid, []).append(row.uid)
         needed_pools = {row.pool_uid for row in deployments.values() if not row.deleting}
         wanted: list[tuple[str, int, int]] = [
             (row.uid, 0 if row.deleting else row.instance_count, row.failed_starts)
@@ -238,15 +242,17 @@ class Reconciler:
         living: Sequence[InstanceRow],
         deployments: Mapping[str, DeploymentRow],
         pools: Mapping[str, PoolRow],
+        failures: Mapping[str, str],
     ) -> bool:
-        """Move every deployment to where it is; True when one moved."""
+        """Move every deployment to where it is; True when one moved. `failures`: why starts failed in this pass."""
         by_owner: dict[str, list[InstanceRow]] = {}
         for row in living:
-            by_owner.setdefault(row.deployment_uid or row.pool_uid, []).append(row)
+            by_owner.setdefault(row.owner_uid, []).append(row)
         changed = False
         for deployment in deployments.values():
             pool = pools.get(deployment.pool_uid)
-            instances = by_owner.get(deployment.pool_uid or deployment.uid, [])
+            owner_uid = deployment.pool_uid or deployment.uid
+            instances = by_owner.get(owner_uid, [])
             ready = sum(1 for row in instances if row.state == InstanceState.READY)
             failed_starts = pool.failed_starts if pool else deployment.failed_starts
             state = derive_state(
@@ -258,7 +264,9 @@ class Reconciler:
                 deleting=deployment.deleting,
                 gave_up=failed_starts >= self._limits.failed_starts_max,
             )
-            detail = _detail(state, instances, deployment)
+            # Why the last start failed stays until one succeeds.
+            known = failures.get(owner_uid, deployment.state_detail if failed_starts else "")
+            detail = _detail(state, instances, known)
             if (state, detail) == (deployment.state, deployment.state_detail):
                 continue
             deployment.state, deployment.state_detail = int(state), detail
@@ -274,98 +282,86 @@ class Reconciler:
         living: Sequence[InstanceRow],
         views: Mapping[str, InstanceView],
         seen_ms: int,
-        deployments: Mapping[str, DeploymentRow],
-        pools: Mapping[str, PoolRow],
+        owners: Mapping[str, DeploymentRow | PoolRow],
     ) -> None:
         """Launch what is allocated and not there, end what is releasing, end orphans, and forget the long gone."""
         known = {row.uid for row in living}
         for row in living:
             view = views.get(row.uid)
             if row.state == InstanceState.RELEASING and view is not None and not view.state.ended:
-                self._start(row.uid, self._terminate(row.uid))
+                self._start(row.uid, partial(self._provider.terminate, row.uid))
             elif row.state == InstanceState.ALLOCATED and view is None:
-                owner = deployments.get(row.deployment_uid) or pools[row.pool_uid]
-                self._start(row.uid, self._launch(row, owner.version_facts))
+                self._start(row.uid, partial(self._launch, row, owners[row.owner_uid].version_facts))
         for uid, view in views.items():
             if uid in known:
                 continue
             if view.state.ended:
                 if seen_ms - (view.exited_at_ms or 0) > self._limits.records_keep_s * 1000:
-                    self._start(uid, self._provider.forget(uid))
+                    self._start(uid, partial(self._provider.forget, uid))
             else:
                 log.warning("an instance that nobody wants is ended", instance=uid)
-                self._start(uid, self._terminate(uid))
+                self._start(uid, partial(self._provider.terminate, uid))
 
-    def _start(self, uid: str, action: object) -> None:
+    def _start(self, uid: str, action: Callable[[], Awaitable[object]]) -> None:
         if uid in self._acting:
-            if asyncio.iscoroutine(action):
-                action.close()
             return
 
         async def act() -> None:
             try:
-                await action  # type: ignore[misc]
-            except LaunchRefused as refused:
-                log.error("launch refused", instance=uid, why=str(refused))
-                await self._give_up(uid, str(refused))
+                await action()
             except Exception:
+                # A later pass tries again; not at once, since haste does not help what fails.
                 log.exception("action on an instance failed", instance=uid)
+            else:
+                self.wanted.signal()
             finally:
                 self._acting.pop(uid, None)
-                self.wanted.signal()
 
         self._acting[uid] = asyncio.create_task(act(), name=f"instance {uid}")
 
     async def _launch(self, row: InstanceRow, version_facts: bytes) -> None:
-        version = catalog_pb2.ModelVersion.FromString(version_facts)
-        spec = InstanceSpec(
-            instance_uid=row.uid,
-            engine=version.serving.engine,
-            model_name=MODEL_NAME,
-            artifacts={artifact.name: unquote(urlparse(artifact.uri).path) for artifact in version.artifacts},
-            parameters=dict(version.serving.parameters),
-            vcpus=row.vcpus,
-            memory_bytes=row.memory_bytes,
-        )
-        await self._provider.launch(spec)
-
-    async def _terminate(self, uid: str) -> None:
-        await self._provider.terminate(uid)
-
-    async def _give_up(self, uid: str, why: str) -> None:
-        """A launch that can never work: release the row and count it as a failure."""
-        async with self._database.unit_of_work() as uow:
-            for row in await queries.living_instances(uow.session):
-                if row.uid != uid:
-                    continue
-                row.state_detail = why
-                owner = (
-                    await queries.deployment_by_uid(uow.session, row.deployment_uid)
-                    if row.deployment_uid
-                    else next(pool for pool in await queries.pools(uow.session) if pool.uid == row.pool_uid)
-                )
-                if owner is not None:
-                    owner.failed_starts += 1
-                    uow.session.add(owner)
-                self._release(uow, row, self._clock.now_ms(), "exit")
-                uow.session.add(row)
+        """Launch, or leave word why that cannot be: the next pass ends the row and counts a failed start."""
+        try:
+            version = catalog_pb2.ModelVersion.FromString(version_facts)
+            spec = InstanceSpec(
+                instance_uid=row.uid,
+                engine=version.serving.engine,
+                model_name=MODEL_NAME,
+                artifacts={artifact.name: unquote(urlparse(artifact.uri).path) for artifact in version.artifacts},
+                parameters=dict(version.serving.parameters),
+                vcpus=row.vcpus,
+                memory_bytes=row.memory_bytes,
+            )
+            await self._provider.launch(spec)
+        except LaunchRefused as refused:
+            log.error("launch refused", instance=row.uid, why=str(refused))
+            self._refused[row.uid] = str(refused)
+        except Exception as error:
+            log.exception("launch failed", instance=row.uid)
+            self._refused[row.uid] = f"its launch failed with {type(error).__name__}; the log of deploy says more"
 
     async def release_all(self) -> None:
-        """A clean stop of the platform: end every instance and record its end; the next start allocates anew."""
+        """A clean stop of the platform: end every instance and record its end; the next start allocates anew.
+
+        One that cannot be ended now stays in its row as releasing, and the next start ends it.
+        """
         async with self._database.unit_of_work() as uow:
-            for row in await queries.living_instances(uow.session):
+            rows = await queries.living_instances(uow.session)
+            for row in rows:
                 row.state = int(InstanceState.RELEASING)
                 uow.session.add(row)
+            await project_routes(uow, rows)
         await asyncio.gather(*self._acting.values(), return_exceptions=True)
         alive = [view.instance_uid for view in await self._provider.list() if not view.state.ended]
-        await asyncio.gather(*map(self._provider.terminate, alive))
+        ends = await asyncio.gather(*map(self._provider.terminate, alive), return_exceptions=True)
+        for uid, end in zip(alive, ends, strict=True):
+            if isinstance(end, BaseException):
+                log.error("instance not ended", instance=uid, error=f"{type(end).__name__}: {end}")
         seen_ms = self._clock.now_ms()
         views = {view.instance_uid: view for view in await self._provider.list()}
         async with self._database.unit_of_work() as uow:
-            deployments = {row.uid: row for row in await queries.living_deployments(uow.session)}
             for row in await queries.living_instances(uow.session):
-                self._observe(uow, row, views.get(row.uid), seen_ms, deployments, {})
-            await project_routes(uow, await queries.living_instances(uow.session))
+                self._observe(uow, row, views.get(row.uid), seen_ms, {}, acting=(), refused={})
 
     async def close(self) -> None:
         """Leave what is under way to the next process: launch and terminate may be repeated."""
@@ -381,26 +377,21 @@ def _state_of(row: InstanceRow, view: InstanceView) -> InstanceState:
     return InstanceState.ALLOCATED if row.state == InstanceState.ALLOCATED else InstanceState.UNHEALTHY
 
 
-def _count_failure(
-    row: InstanceRow,
-    view: InstanceView,
-    deployments: Mapping[str, DeploymentRow],
-    pools: Mapping[str, PoolRow],
-) -> None:
-    row.state_detail = view.detail
-    owner = deployments.get(row.deployment_uid) or pools.get(row.pool_uid)
-    if owner is not None:
+def _count_failure(row: InstanceRow, why: str, owners: Mapping[str, DeploymentRow | PoolRow]) -> str:
+    row.state_detail = why
+    if (owner := owners.get(row.owner_uid)) is not None:
         owner.failed_starts += 1
+    return why
 
 
-def _forget_failures(row: InstanceRow, deployments: Mapping[str, DeploymentRow], pools: Mapping[str, PoolRow]) -> None:
-    owner = deployments.get(row.deployment_uid) or pools.get(row.pool_uid)
+def _forget_failures(row: InstanceRow, owners: Mapping[str, DeploymentRow | PoolRow]) -> None:
+    """A start succeeded."""
+    owner = owners.get(row.owner_uid)
     if owner is not None and owner.failed_starts:
         owner.failed_starts = 0
 
 
-def _detail(state: DeploymentState, instances: Sequence[InstanceRow], deployment: DeploymentRow) -> str:
+def _detail(state: DeploymentState, instances: Sequence[InstanceRow], failure: str) -> str:
     if state in (DeploymentState.ACTIVE, DeploymentState.DELETED):
         return ""
-    reported = next((row.state_detail for row in instances if row.state_detail), "")
-    return reported or (deployment.state_detail if state is DeploymentState.FAILED else "")
+    return next((row.state_detail for row in instances if row.state_detail), failure)

@@ -49,7 +49,7 @@ def ready_targets(living: Sequence[InstanceRow]) -> dict[str, list[routes_pb2.Ro
     targets: dict[str, list[routes_pb2.RouteTarget]] = {}
     for instance in sorted(living, key=lambda row: row.uid):
         if instance.state == InstanceState.READY:
-            targets.setdefault(instance.deployment_uid or instance.pool_uid, []).append(
+            targets.setdefault(instance.owner_uid, []).append(
                 routes_pb2.RouteTarget(instance_uid=instance.uid, address=instance.address, model_name=MODEL_NAME)
             )
     return targets
