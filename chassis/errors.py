@@ -88,13 +88,6 @@ class NotFound(Problem):
     reason = "NOT_FOUND"
 
 
-class AlreadyExists(Problem):
-    """The name is taken."""
-
-    code = Code.ALREADY_EXISTS
-    reason = "ALREADY_EXISTS"
-
-
 class PermissionDenied(Problem):
     """The caller may not do this, or the project does not exist: both answer alike."""
 
@@ -114,6 +107,13 @@ class EtagMismatch(Problem):
 
     code = Code.ABORTED
     reason = "ETAG_MISMATCH"
+
+
+class ConcurrentChange(Problem):
+    """Another call changed the same thing at the same moment; nothing was changed by this one."""
+
+    code = Code.ABORTED
+    reason = "CONCURRENT_CHANGE"
 
 
 class PageTokenInvalid(Problem):
@@ -137,6 +137,13 @@ class DependencyUnavailable(Problem):
     reason = "DEPENDENCY_UNAVAILABLE"
 
 
+class DatabaseUnavailable(Problem):
+    """The service's database is away or overloaded; a repeat with the same request id has no second effect."""
+
+    code = Code.UNAVAILABLE
+    reason = "DATABASE_UNAVAILABLE"
+
+
 class DeadlineExceeded(Problem):
     """The caller's deadline, or the platform's own limit, passed."""
 
@@ -144,8 +151,8 @@ class DeadlineExceeded(Problem):
     reason = "DEADLINE_EXCEEDED"
 
 
-class LimitReached(Problem):
-    """A count, rate or size limit is reached for now."""
+class NotServed(Problem):
+    """A method of the contract that this platform does not offer."""
 
-    code = Code.RESOURCE_EXHAUSTED
-    reason = "LIMIT_REACHED"
+    code = Code.UNIMPLEMENTED
+    reason = "UNIMPLEMENTED"

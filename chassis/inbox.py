@@ -30,7 +30,7 @@ EventHandler = Callable[[UnitOfWork, Event], Awaitable[None]]
 BatchHandler = Callable[[Sequence[Event]], Awaitable[None]]
 
 # Problems that may pass by themselves; any other says that the message breaks a rule.
-_PASSING = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.ABORTED}
+_PASSING = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.ABORTED, Code.RESOURCE_EXHAUSTED}
 # What the database answers to a wrong statement rather than when it is away.
 _MISTAKES = (IntegrityError, DataError, ProgrammingError)
 _RETRY_S_MIN = 0.1

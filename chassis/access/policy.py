@@ -19,7 +19,7 @@ from chassis.errors import InvalidArgument, NotFound, PermissionDenied, Unauthen
 Metadata = Mapping[str, str]
 KeyAuthenticator = Callable[[Metadata], Awaitable[Caller]]
 
-_PROJECT = re.compile(r"projects/([A-Za-z0-9][A-Za-z0-9._~-]{0,127}|-)(?:/|$)")
+_PROJECT = re.compile(r"projects/([A-Za-z0-9][A-Za-z0-9._~-]{0,127})(?:/|$)")
 # Health and reflection say nothing about anyone.
 _OPEN_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 
@@ -49,7 +49,8 @@ class AccessPolicy:
         """Read the rules of these services.
 
         Raises:
-            AccessUndeclared: naming the method without one.
+            AccessUndeclared: naming the method without one, or one whose requests are a stream: a rule is checked
+                against one request.
         """
         pool = descriptor_pool.Default()
         for service_name in service_names:
@@ -60,6 +61,8 @@ class AccessPolicy:
                 rule = method.GetOptions().Extensions[access_pb2.access]
                 if rule.role == access_pb2.ROLE_UNSPECIFIED:
                     raise AccessUndeclared(f"{method.full_name} declares no access rule")
+                if method.client_streaming:
+                    raise AccessUndeclared(f"{method.full_name} takes a stream of requests; no rule covers those")
                 self._rules[prefix + method.name] = rule
 
     def rule(self, method: str) -> access_pb2.AccessRule | None:
@@ -93,6 +96,9 @@ class AccessPolicy:
     async def authorize(self, rule: access_pb2.AccessRule, caller: Caller, request: Any) -> Caller:
         """The caller with its project and role, if it may do this.
 
+        Args:
+            request: The request; None for a stream of them, which only rules without a role allow.
+
         Raises:
             PermissionDenied: it may not, or the project does not exist: both answer alike.
             NotFound: an admin named a project that does not exist.
@@ -100,6 +106,8 @@ class AccessPolicy:
         """
         if rule.role in (access_pb2.ROLE_PUBLIC, access_pb2.ROLE_KEY):
             return caller
+        if request is None:
+            raise PermissionDenied("a stream of requests names no project to check a role in")
         if caller.kind is CallerKind.SERVICE:
             if caller.principal not in rule.services:
                 raise PermissionDenied(f"service {caller.principal!r} may not call this")
@@ -118,10 +126,6 @@ class AccessPolicy:
         named = project_in(request, rule.project)
         if self.directory is None:
             raise PermissionDenied("this server knows no projects")
-        if named == "-":
-            if caller.is_admin:
-                return caller
-            raise PermissionDenied("projects/- is for admins; name one project")
         roles = await self.directory.find_project(named)
         if caller.kind is CallerKind.SERVICE or caller.is_admin:
             if roles is None:

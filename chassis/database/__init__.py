@@ -2,6 +2,16 @@
 
 from chassis.database.columns import ExactDecimal, UtcTime
 from chassis.database.engine import DATABASE_ERRORS, Database, UnitOfWork
+from chassis.database.faults import problem_from_database
 from chassis.database.tables import ChassisTables, chassis_tables
 
-__all__ = ["DATABASE_ERRORS", "ChassisTables", "Database", "ExactDecimal", "UnitOfWork", "UtcTime", "chassis_tables"]
+__all__ = [
+    "DATABASE_ERRORS",
+    "ChassisTables",
+    "Database",
+    "ExactDecimal",
+    "UnitOfWork",
+    "UtcTime",
+    "chassis_tables",
+    "problem_from_database",
+]

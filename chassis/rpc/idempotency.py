@@ -24,7 +24,7 @@ async def answered_before(
 
     Raises:
         RequestIdReused: the id came before with another request.
-        InvalidArgument: longer than 64 characters.
+        InvalidArgument: longer than 64 characters, or none that can be shown.
     """
     wanted: str = getattr(request, "request_id")  # noqa: B009 - a field of many message types, of none in particular
     if not wanted:
@@ -34,6 +34,8 @@ async def answered_before(
             f"request_id has {len(wanted)} characters; at most {REQUEST_ID_LENGTH_MAX} are allowed",
             field="request_id",
         )
+    if not wanted.isprintable():
+        raise InvalidArgument("request_id holds a control character; send letters, digits, dashes", field="request_id")
     table = database.tables.request
     known = select(table.c.digest, table.c.response).where(
         table.c.principal == principal, table.c.method == _method(request), table.c.request_id == wanted

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
+from sqlalchemy.exc import SQLAlchemyError
 
 from chassis.access.caller import set_current_caller
 from chassis.access.policy import AccessPolicy
-from chassis.errors import InternalProblem, Problem
+from chassis.database import problem_from_database
+from chassis.errors import ConcurrentChange, DeadlineExceeded, InternalProblem, NotServed, Problem
 from chassis.ids import new_uid
 from chassis.rpc.status import status_from_problem
 from chassis.settings import ServiceSettings
@@ -166,8 +168,8 @@ class _Guard(grpc.aio.ServerInterceptor):
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         handler = await continuation(details)
-        if handler is None or (handler.request_streaming and not handler.response_streaming):
-            return handler
+        if handler is None:
+            return None
         method: str = details.method
         metadata = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
 
@@ -179,16 +181,13 @@ class _Guard(grpc.aio.ServerInterceptor):
             if rule is None:
                 return
             caller = await self._access.authenticate(rule, metadata)
-            if request is not None:
-                caller = await self._access.authorize(rule, caller, request)
-            set_current_caller(caller)
+            set_current_caller(await self._access.authorize(rule, caller, request))
 
         async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with _answering(method, context):
                 await enter(request, context)
-                limit_s = None if context.time_remaining() else self._deadline_s_default
-                async with asyncio.timeout(limit_s):
-                    return await handler.unary_unary(request, context)
+                limit_s = self._deadline_s_default if context.time_remaining() is None else None
+                return await _within(limit_s, _repeated_when_raced(handler.unary_unary, request, context))
 
         async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             async with _answering(method, context):
@@ -208,16 +207,16 @@ class _Guard(grpc.aio.ServerInterceptor):
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
         }
-        if handler.request_streaming:
-            # Reflection is the one bidirectional method that everyone may call; its handler is left as it is.
-            if self._access.rule(method) is None:
-                return handler
-            return grpc.stream_stream_rpc_method_handler(both, **codec)
-        if handler.response_streaming:
-            if self._access.rule(method) is None:
-                return handler
+        if not (handler.request_streaming or handler.response_streaming):
+            return grpc.unary_unary_rpc_method_handler(unary, **codec)
+        # Health and reflection stream to everyone; their handlers are left as they are.
+        if self._access.rule(method) is None:
+            return handler
+        if not handler.request_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, **codec)
-        return grpc.unary_unary_rpc_method_handler(unary, **codec)
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(both, **codec)
+        raise NotImplementedError(f"{method}: requests that stream into one answer pass no guard")
 
 
 @contextlib.asynccontextmanager
@@ -229,11 +228,38 @@ async def _answering(method: str, context: grpc.aio.ServicerContext[Any, Any]) -
     except Problem as problem:
         log.info("refused", method=method, reason=problem.reason, error=problem.message)
         await context.abort_with_status(status_from_problem(problem))
-    except TimeoutError:
-        await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the call took longer than the server's own limit")
     except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
         raise
-    except Exception:
+    except NotImplementedError:
+        # What generated servicers raise for a method nobody wrote.
+        await context.abort_with_status(status_from_problem(NotServed(f"{method} is not served here")))
+    except Exception as error:
         log.exception("call failed", method=method)
         broken = InternalProblem(f"something broke on our side; the log has it under request id {request_id.get()}")
-        await context.abort_with_status(status_from_problem(broken))
+        await context.abort_with_status(status_from_problem(problem_from_database(error) or broken))
+
+
+async def _within(limit_s: float | None, call: Awaitable[Any]) -> Any:
+    limit = asyncio.timeout(limit_s)
+    try:
+        async with limit:
+            return await call
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise DeadlineExceeded(
+            f"the call took longer than {limit_s:g} s, this server's limit for calls without a deadline; set a deadline"
+        ) from error
+
+
+async def _repeated_when_raced(call: Callable[[Any, Any], Awaitable[Any]], request: Any, context: Any) -> Any:
+    """Of two calls that raced for one unique key, the loser runs again and finds what the winner wrote.
+
+    Its first run had no effect: what it wrote was rolled back, and what it asked others was asked before that.
+    """
+    try:
+        return await call(request, context)
+    except SQLAlchemyError as error:
+        if not isinstance(problem_from_database(error), ConcurrentChange):
+            raise
+    return await call(request, context)

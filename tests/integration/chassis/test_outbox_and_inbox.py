@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import Column, Integer, MetaData, String, Table, select, update
 
-from chassis.bus import Bus, BusUnavailable
+from chassis.bus import Bus, BusUnavailable, StreamFull
 from chassis.database import Database, UnitOfWork, chassis_tables
 from chassis.errors import Code, DependencyUnavailable, Problem
 from chassis.events import Event, Projection, decode_projection
@@ -302,7 +302,10 @@ async def test_one_effect_where_the_consumer_dies_before_its_acknowledgement(
     assert await effects(database) == [(event.id, 1)]
 
 
-async def test_effect_and_inbox_row_roll_back_together(nats: Broker, database: Database, clock: ManualClock) -> None:
+@pytest.mark.parametrize("passing", [DependencyUnavailable, StreamFull])
+async def test_effect_and_inbox_row_roll_back_together(
+    nats: Broker, database: Database, clock: ManualClock, passing: type[Problem]
+) -> None:
     """A handler that fails half-way leaves nothing, and the event takes effect when it comes again."""
     event = an_event()
     calls = 0
@@ -312,7 +315,7 @@ async def test_effect_and_inbox_row_roll_back_together(nats: Broker, database: D
         calls += 1
         await take_effect(uow, taken)
         if calls == 1:
-            raise DependencyUnavailable("on purpose")
+            raise passing("on purpose")
 
     await publish(nats, event)
 
