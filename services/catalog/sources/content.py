@@ -5,17 +5,20 @@ The schema is what the classes say: an unknown key, a missing fact or a wrong va
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from services.catalog.domain.errors import ContentInvalid
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# Inside the wheel: no way out of it.
+WheelPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
 Task = Literal["CHAT_COMPLETION", "TEXT_GENERATION", "EMBEDDINGS"]
 Option = Literal["MANAGED", "SERVERLESS"]
 CARD_CHARACTERS_MAX = 256 * 1024
@@ -25,7 +28,7 @@ Form = TypeVar("Form", bound=BaseModel)
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Source(_Strict):
@@ -53,7 +56,7 @@ class Artifact(_Strict):
 
     name: Id
     wheel: str
-    path: str
+    path: WheelPath
     sha256: Sha256
     size_bytes: int = Field(gt=0)
 
@@ -94,6 +97,19 @@ class Version(_Strict):
     serving: Serving | None = None
     lifecycle: Lifecycle = Lifecycle()
 
+    @field_validator("version")
+    @classmethod
+    def _not_an_alias(cls, version: str) -> str:
+        if version == "latest":
+            raise ValueError("'latest' names the newest version, whichever it is")
+        return version
+
+    @field_validator("artifacts")
+    @classmethod
+    def _once(cls, artifacts: list[Artifact]) -> list[Artifact]:
+        _check_once("artifact", [artifact.name for artifact in artifacts])
+        return artifacts
+
 
 class Model(_Strict):
     publisher: Id
@@ -115,10 +131,18 @@ class Model(_Strict):
     card: str = Field(max_length=CARD_CHARACTERS_MAX)
     versions: list[Version] = Field(min_length=1)
 
+    @field_validator("versions")
+    @classmethod
+    def _once(cls, versions: list[Version]) -> list[Version]:
+        _check_once("version", [version.version for version in versions])
+        return versions
+
     @model_validator(mode="after")
     def _served_or_said_why(self) -> Model:
         if (self.usability is None) != all(version.serving is not None for version in self.versions):
             raise ValueError("every version has serving facts, or usability says what is missing")
+        if (self.usability is None) == bool(self.usability_detail):
+            raise ValueError("usability_detail says why it cannot be used, and stands beside usability only")
         return self
 
 
@@ -164,13 +188,14 @@ def read_content(folder: Path) -> Content:
     head = _read(folder / "collections.yaml", _Collections)
     types = _read(folder / "instance_types.yaml", _InstanceTypes)
     models = [model for path in sorted((folder / "models").glob("*.yaml")) for model in _read(path, _Models).models]
-    _check_references(head, models)
-    return Content(
+    content = Content(
         collections=head.collections,
         publishers=head.publishers,
         models=models,
         instance_types=types.instance_types,
     )
+    _check_references(content)
+    return content
 
 
 def license_text(folder: Path, license_id: str) -> str:
@@ -188,20 +213,31 @@ def _read(path: Path, form: type[Form]) -> Form:
         raise ContentInvalid(
             f"{path.name}: {field or 'the file'} is {str(first['input'])[:200]!r}: {first['msg']}", field=field
         ) from None
-    except yaml.YAMLError as unreadable:
+    except (yaml.YAMLError, UnicodeDecodeError) as unreadable:
         raise ContentInvalid(f"{path.name} is not YAML: {unreadable}") from None
+    except OSError as missing:
+        raise ContentInvalid(f"{path.name} cannot be read: {missing.strerror}; a content folder has it") from None
 
 
-def _check_references(head: _Collections, models: list[Model]) -> None:
-    publishers = {publisher.id for publisher in head.publishers}
-    collections = {collection.id for collection in head.collections}
-    seen: set[tuple[str, str]] = set()
-    for model in models:
+def _check_references(content: Content) -> None:
+    publishers = {publisher.id for publisher in content.publishers}
+    collections = {collection.id for collection in content.collections}
+    for model in content.models:
         where = f"model {model.publisher}/{model.id}"
         if model.publisher not in publishers:
             raise ContentInvalid(f"{where}: publisher {model.publisher!r} is not in collections.yaml")
         if model.collection not in collections:
             raise ContentInvalid(f"{where}: collection {model.collection!r} is not in collections.yaml")
-        if (model.publisher, model.id) in seen:
-            raise ContentInvalid(f"{where} stands in the content twice")
-        seen.add((model.publisher, model.id))
+    try:
+        _check_once("model", [f"{model.publisher}/{model.id}" for model in content.models])
+        _check_once("publisher", [publisher.id for publisher in content.publishers])
+        _check_once("collection", [collection.id for collection in content.collections])
+        _check_once("instance type", [shape.id for shape in content.instance_types])
+    except ValueError as twice:
+        raise ContentInvalid(str(twice)) from None
+
+
+def _check_once(what: str, names: list[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{what} {name!r} stands in the content twice")
