@@ -144,7 +144,7 @@ def quantity_words(meter: int, quantity: int) -> str:
 
 
 def plain_decimal(value: Fraction, places_max: int = 12) -> str:
-    """An exact decimal where it has at most `places_max` digits, else the fraction itself."""
+    """A value >= 0 as an exact decimal where it has at most `places_max` digits, else as the fraction itself."""
     scaled = value * 10**places_max
     if scaled.denominator != 1:
         return f"{value.numerator}/{value.denominator}"

@@ -168,12 +168,16 @@ class Platform:
             await asyncio.sleep(LEASE_TOUCH_S)
 
     async def stop(self) -> None:
-        """Stop everything in order; the next start finds its state."""
+        """Stop everything in order; the next start finds its state. A platform that holds no folder stops nothing."""
+        if self._lock is None:
+            return
         self.home.addresses.unlink(missing_ok=True)
         await self._supervisor.stop(STOP_ORDER)
         if self._lease is not None:
             self._lease.cancel()
             await asyncio.gather(self._lease, return_exceptions=True)
+        self._lock.close()
+        self._lock = None
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,104 @@
+"""Names, numbers and durations as people read and type them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from fractions import Fraction
+
+import pytest
+from modelyard.type.v1 import money_pb2
+
+from cli.commands.access import duration
+from cli.commands.deployments import default_name
+from cli.commands.discover import _meant
+from cli.output import plain_decimal, rate_words, short_name
+from cli.session import UsageMistake, project_name
+
+
+@pytest.mark.parametrize(
+    ("resource", "short"),
+    [
+        ("publishers/meta/models/llama/versions/3", "meta/llama v3"),
+        ("publishers/meta/models/llama", "meta/llama"),
+        ("instanceTypes/local-1", "local-1"),
+    ],
+)
+def test_short_names(resource: str, short: str) -> None:
+    """What its column says anyway is left out of a name."""
+    assert short_name(resource) == short
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (Fraction(48, 1000), "0.048"),
+        (Fraction(3), "3"),
+        (Fraction(1, 3), "1/3"),
+        (Fraction(0), "0"),
+    ],
+)
+def test_exact_numbers_stay_exact(value: Fraction, words: str) -> None:
+    """A finite decimal is written out; anything else stays a fraction rather than being rounded."""
+    assert plain_decimal(value) == words
+
+
+def test_a_core_hour_rate_is_exact_also_where_it_is_no_decimal() -> None:
+    """0.10 USD an hour for three cores is 1/30 USD a core-hour."""
+    rate = money_pb2.Rate(meter=money_pb2.METER_CORE_MILLISECONDS, currency="USD", amount="0.10", per=3 * 3_600_000)
+    assert rate_words(rate) == "1/30 USD / core-hour"
+
+
+def test_a_token_rate_is_per_million() -> None:
+    """The unit people know from price pages."""
+    rate = money_pb2.Rate(meter=money_pb2.METER_INPUT_TOKENS, currency="USD", amount="0.0375", per=1_000_000)
+    assert rate_words(rate) == "0.0375 USD / 1M input tokens"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("12h", 43_200), ("30d", 2_592_000)])
+def test_durations(text: str, seconds: int) -> None:
+    """A number and a unit."""
+    assert duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "0d", "-1d", "1.5h", "30 d", "99999999999999d"])
+def test_other_durations_are_refused(text: str) -> None:
+    """The refusal says what is allowed."""
+    with pytest.raises(UsageMistake, match=r"30d|3650d"):
+        duration(text)
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("publishers/p/models/smollm2-135m-instruct/versions/1", "smollm2-135m-instruct"),
+        ("publishers/p/models/GPT_4.1--Mini/versions/1", "gpt-4-1-mini"),
+        ("publishers/p/models/7b/versions/1", "model-7b"),
+        (f"publishers/p/models/{'long-' * 20}/versions/1", "long-long-long-long-long-long-lo"),
+    ],
+)
+def test_default_deployment_names_are_allowed_names(version: str, name: str) -> None:
+    """Lower-case letters, digits and single dashes, a letter first, at most 32."""
+    assert default_name(version) == name
+
+
+NAMES = {"meta/llama-3": "m1", "nvidia/llama-3": "n1", "cohere/command": "c1"}
+
+
+def test_a_short_model_name_means_its_one_model() -> None:
+    """The publisher may be left out where only one publishes it."""
+    assert _meant(NAMES, "command") == _meant(NAMES, "cohere/command") == "c1"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"), [("llama-3", "meta/llama-3 and nvidia/llama-3"), ("comand", "did you mean command")]
+)
+def test_an_unclear_model_name_is_answered_with_the_choices(wanted: str, said: str) -> None:
+    """Several models of a name are all named; a slip is answered with the nearest names."""
+    with pytest.raises(UsageMistake, match=said):
+        _meant(NAMES, wanted)
+
+
+def test_a_missing_project_is_said_with_the_way_out() -> None:
+    """No command guesses a tenant."""
+    with pytest.raises(UsageMistake, match="MODELYARD_PROJECT"):
+        project_name("")
