@@ -6,7 +6,6 @@ from datetime import datetime
 
 from modelyard.catalog.v1 import catalog_pb2
 
-from services.catalog.domain.lifecycle import stage_at
 from services.catalog.events.published import timestamp
 from services.catalog.storage.tables import (
     CollectionRow,
@@ -15,7 +14,7 @@ from services.catalog.storage.tables import (
     PublisherRow,
     VersionRow,
 )
-from services.catalog.usecases.sync_content import dates_of, retire_time
+from services.catalog.usecases.sync_content import retire_time, stage_of
 
 
 def collection_to_proto(row: CollectionRow, model_count: int) -> catalog_pb2.Collection:
@@ -74,7 +73,7 @@ def version_to_proto(
             for artifact in row.artifacts
         ],
         serving=catalog_pb2.Serving(**row.serving) if row.serving else None,
-        stage=catalog_pb2.LifecycleStage.ValueType(stage_at(dates_of(row), now)),
+        stage=catalog_pb2.LifecycleStage.ValueType(stage_of(row, now)),
         retire_time=None if retires is None else timestamp(retires),
         etag=f"{row.event_sequence}",
         create_time=timestamp(row.create_time),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, func, select, text
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from chassis.database import Database, UnitOfWork
 from services.catalog.storage.tables import (
     CollectionRow,
     InstanceTypeRow,
@@ -26,6 +27,12 @@ def table(row_class: Any) -> Table:
 
 
 _MODEL, _VERSION = table(ModelRow), table(VersionRow)
+
+
+async def take_turns(uow: UnitOfWork, database: Database) -> None:
+    """Wait until nobody else changes versions, and keep others from it until the transaction ends; readers go on."""
+    if not database.is_sqlite:
+        await uow.session.execute(text(f"lock table {_VERSION.name} in share row exclusive mode"))
 
 
 async def page_by_key(

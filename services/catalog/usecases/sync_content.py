@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from chassis.telemetry import get_logger
 from services.catalog.domain.errors import ContentInvalid
 from services.catalog.domain.lifecycle import Dates, Stage, midnight, stage_at
 from services.catalog.events.published import lifecycle_changed, version_published
-from services.catalog.sources.content import Content, Model, Version, license_text, read_content
+from services.catalog.sources.content import Artifact, Content, Model, Serving, Version, license_text, read_content
 from services.catalog.sources.wheels import ArtifactMissing, locate, sha256_of
 from services.catalog.storage import queries
 from services.catalog.storage.tables import (
@@ -35,8 +36,17 @@ MODEL = ResourcePattern("publishers/{publisher}/models/{model}")
 VERSION = ResourcePattern("publishers/{publisher}/models/{model}/versions/{version}")
 _GIB = 1 << 30
 
-# Model name to its resolved artifacts, or to why they are not here.
-Resolved = dict[tuple[str, str], list[dict[str, Any]] | str]
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A version's artifacts as they are stored, with where they lie; and why one is not here (empty when all are)."""
+
+    artifacts: list[dict[str, Any]]
+    missing: str
+
+
+# By model name and version.
+Resolved = dict[tuple[str, str], Files]
 
 
 async def sync_content(database: Database, clock: Clock, folder: Path) -> int:
@@ -51,6 +61,7 @@ async def sync_content(database: Database, clock: Clock, folder: Path) -> int:
     resolved = await asyncio.to_thread(_resolve, content)
     added = 0
     async with database.unit_of_work() as uow:
+        await queries.take_turns(uow, database)
         for collection in content.collections:
             await uow.session.merge(CollectionRow(**collection.model_dump()))
         for publisher in content.publishers:
@@ -77,9 +88,10 @@ async def announce_stages(database: Database, clock: Clock) -> int:
     now = clock.now()
     changed = 0
     async with database.unit_of_work() as uow:
+        await queries.take_turns(uow, database)
         for row in await queries.all_versions(uow.session):
-            stage = stage_at(dates_of(row), now)
-            if stage != row.stage:
+            stage = stage_of(row, now)
+            if stage > row.stage:
                 _announce(uow, row, stage, now)
                 changed += 1
     return changed
@@ -88,6 +100,11 @@ async def announce_stages(database: Database, clock: Clock) -> int:
 def dates_of(row: VersionRow) -> Dates:
     """A version's stage dates as they are stored."""
     return Dates(row.preview, _day(row.legacy_date), _day(row.deprecation_date), _day(row.retirement_date))
+
+
+def stage_of(row: VersionRow, now: datetime) -> Stage:
+    """The stage of a version; what was announced is never taken back."""
+    return max(Stage(row.stage), stage_at(dates_of(row), now))
 
 
 def retire_time(row: VersionRow) -> datetime | None:
@@ -110,24 +127,36 @@ def _announce(uow: UnitOfWork, row: VersionRow, stage: Stage, now: datetime) -> 
 def _resolve(content: Content) -> Resolved:
     resolved: Resolved = {}
     for model in content.models:
+        name = MODEL.format(publisher=model.publisher, model=model.id)
         for version in model.versions:
-            key = (MODEL.format(publisher=model.publisher, model=model.id), version.version)
-            try:
-                resolved[key] = [_artifact(artifact) for artifact in version.artifacts]
-            except ArtifactMissing as missing:
-                resolved[key] = str(missing)
-                log.warning("a model cannot run here", model=key[0], why=str(missing))
+            files = _files(version.artifacts)
+            if files.missing:
+                log.warning("a model cannot run here", model=name, why=files.missing)
+            resolved[name, version.version] = files
     return resolved
 
 
-def _artifact(artifact: Any) -> dict[str, Any]:
+def _files(artifacts: Sequence[Artifact]) -> Files:
+    found = []
+    missing = ""
+    for artifact in artifacts:
+        uri = ""
+        try:
+            uri = _checked(artifact).as_uri()
+        except ArtifactMissing as why:
+            missing = missing or str(why)
+        found.append({"name": artifact.name, "sha256": artifact.sha256, "size_bytes": artifact.size_bytes, "uri": uri})
+    return Files(sorted(found, key=lambda stored: str(stored["name"])), missing)
+
+
+def _checked(artifact: Artifact) -> Path:
     path = locate(artifact)
     digest = sha256_of(path)
     if digest != artifact.sha256:
         raise ArtifactMissing(
             f"{artifact.path!r} has digest {digest}; {artifact.sha256} was expected: reinstall the wheel"
         )
-    return {"name": artifact.name, "sha256": digest, "size_bytes": artifact.size_bytes, "uri": path.as_uri()}
+    return path
 
 
 async def _put_model(uow: UnitOfWork, now: datetime, folder: Path, model: Model, resolved: Resolved) -> int:
@@ -168,10 +197,10 @@ async def _put_model(uow: UnitOfWork, now: datetime, folder: Path, model: Model,
     return added
 
 
-def _usability(model: Model, versions: Sequence[list[dict[str, Any]] | str]) -> tuple[str, str]:
+def _usability(model: Model, versions: Sequence[Files]) -> tuple[str, str]:
     if model.usability is not None:
         return model.usability, model.usability_detail
-    missing = [found for found in versions if isinstance(found, str)]
+    missing = [files.missing for files in versions if files.missing]
     return ("NEEDS_HARDWARE", missing[0]) if missing else ("RUNS_HERE", "")
 
 
@@ -181,7 +210,7 @@ async def _put_version(
     model_name: str,
     position: int,
     version: Version,
-    artifacts: list[dict[str, Any]] | str,
+    files: Files,
 ) -> int:
     name = f"{model_name}/versions/{version.version}"
     lifecycle = version.lifecycle
@@ -191,7 +220,6 @@ async def _put_version(
         "deprecation_date": lifecycle.deprecation.isoformat() if lifecycle.deprecation else "",
         "retirement_date": lifecycle.retirement.isoformat() if lifecycle.retirement else "",
     }
-    stored = artifacts if isinstance(artifacts, list) else []
     serving = version.serving.model_dump() if version.serving else None
     row = await queries.version(uow.session, name)
     if row is None:
@@ -201,7 +229,7 @@ async def _put_version(
             uid=new_uid(),
             model=model_name,
             position=position,
-            artifacts=stored,
+            artifacts=files.artifacts,
             serving=serving,
             stage=int(stage),
             event_sequence=1,
@@ -211,14 +239,21 @@ async def _put_version(
         uow.session.add(row)
         uow.emit(version_published(name, row.uid, row.stage, 1, now))
         return 1
-    _check_unchanged(row, stored, serving)
+    _check_unchanged(row, files.artifacts, serving)
     # Only where the files lie may change: a wheel that was reinstalled elsewhere holds the same bytes.
-    row.artifacts = stored
+    row.artifacts = files.artifacts
     row.position = position
     if any(getattr(row, field) != value for field, value in days.items()):
+        before = stage_of(row, now)
         for field, value in days.items():
             setattr(row, field, value)
-        _announce(uow, row, stage_at(dates_of(row), now), now)
+        after = stage_at(dates_of(row), now)
+        if after < before:
+            raise ContentInvalid(
+                f"version {row.name!r} is {before.name}; its new dates would bring it back to {after.name}: "
+                "others have acted on the stage it has"
+            )
+        _announce(uow, row, after, now)
     uow.session.add(row)
     return 0
 
@@ -226,9 +261,10 @@ async def _put_version(
 def _check_unchanged(row: VersionRow, artifacts: list[dict[str, Any]], serving: dict[str, Any] | None) -> None:
     """A version is immutable: another file or other serving facts need a new version."""
 
-    def digests(listed: list[dict[str, Any]]) -> list[tuple[str, str]]:
-        return [(artifact["name"], artifact["sha256"]) for artifact in listed]
+    def contents(listed: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
+        return [(artifact["name"], artifact["sha256"], artifact["size_bytes"]) for artifact in listed]
 
-    changed = row.artifacts and artifacts and digests(row.artifacts) != digests(artifacts)
-    if changed or row.serving != serving:
+    # What an older release did not know yet has its default.
+    known = Serving.model_validate(row.serving).model_dump() if row.serving else None
+    if contents(row.artifacts) != contents(artifacts) or known != serving:
         raise ContentInvalid(f"version {row.name!r} has changed since it was loaded; add a new version instead")
