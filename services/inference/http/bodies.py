@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from services.inference.domain.calls import Message, Sampling
 from services.inference.domain.errors import RequestInvalid
+
+Body = TypeVar("Body")
 
 # Sent by clients as a matter of course; they change nothing here.
 WITHOUT_EFFECT = frozenset({"user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key"})
@@ -75,7 +77,7 @@ def read_chat(body: bytes) -> ChatBody:
     Raises:
         RequestInvalid: malformed, a field that is not taken, or one with another value than is taken.
     """
-    chat = msgspec_convert(_object(body, _CHAT), ChatBody)
+    chat = _converted(_object(body, _CHAT), ChatBody)
     if chat.n not in (None, 1):
         raise RequestInvalid(f"n is {chat.n}; 1 is allowed", field="n")
     if chat.logprobs:
@@ -93,7 +95,7 @@ def read_embeddings(body: bytes) -> EmbeddingsBody:
     Raises:
         RequestInvalid: see `read_chat`.
     """
-    embeddings = msgspec_convert(_object(body, _EMBEDDINGS), EmbeddingsBody)
+    embeddings = _converted(_object(body, _EMBEDDINGS), EmbeddingsBody)
     if embeddings.encoding_format not in ("float", "base64"):
         raise RequestInvalid(
             f"encoding_format is {embeddings.encoding_format[:32]!r}; float and base64 are allowed",
@@ -147,7 +149,7 @@ def _object(body: bytes, taken: frozenset[str]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name in taken}
 
 
-def msgspec_convert(found: dict[str, Any], form: Any) -> Any:
+def _converted(found: dict[str, Any], form: type[Body]) -> Body:
     """Check types.
 
     Raises:

@@ -21,7 +21,7 @@ REQUEST_PARAMETERS = frozenset({"triton_enable_empty_final_response"})
 MODEL_VERSION = "1"
 
 
-class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceServiceServicer):
+class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Model names are `ENDPOINT` or `ENDPOINT/DEPLOYMENT` of managed endpoints; versions are ours to choose.
 
     Methods that are not overridden here (repository, statistics, trace, log, shared memory) answer UNIMPLEMENTED.
