@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,13 +86,23 @@ class PlatformUnderTest:
 
     async def _known_to_billing(self, project: ProjectUnderTest, principal: str) -> None:
         client = await self.client_of(principal)
-        await _until_taken(lambda: client.billing.ListUsage(billing_pb2.ListUsageRequest(parent=project.name)))
+
+        async def taken() -> bool:
+            await client.billing.ListUsage(billing_pb2.ListUsageRequest(parent=project.name))
+            return True
+
+        await eventually(taken)
 
     async def new_key(self, project: ProjectUnderTest) -> str:
         """An inference key for all endpoints of a project, known to inference when this returns."""
         made = await self.admin.projects.CreateApiKey(deploy_pb2.CreateApiKeyRequest(parent=project.name))
         client = await self.client_of("nobody", key=made.secret)
-        await _until_taken(lambda: client.inference.ListCallable(inference_pb2.ListCallableRequest()))
+
+        async def taken() -> bool:
+            await client.inference.ListCallable(inference_pb2.ListCallableRequest())
+            return True
+
+        await eventually(taken)
         return made.secret
 
     async def call(self, method: MethodDescriptor, request: Message, credential: str = "") -> Answer:
@@ -165,17 +175,19 @@ def _answer(failed: grpc.aio.AioRpcError) -> Answer:
     return Answer(failed.code(), failed.details() or "", reason, domain, field)
 
 
-async def _until_taken(call: Any) -> None:
-    give_up_at = monotonic() + ARRIVES_S_MAX
+async def eventually(holds: Callable[[], Awaitable[bool]], *, s_max: float = ARRIVES_S_MAX) -> None:
+    """Wait until something holds; what it asks may still be on its way, so a refusal counts as not yet."""
+    give_up_at = monotonic() + s_max
     while True:
         try:
-            await call()
-        except ModelyardError:
-            if monotonic() > give_up_at:
-                raise
-            await asyncio.sleep(0.02)
-        else:
-            return
+            if await holds():
+                return
+            refused: Exception = TimeoutError(f"does not hold within {s_max:g} s")
+        except ModelyardError as error:
+            refused = error
+        if monotonic() > give_up_at:
+            raise refused
+        await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

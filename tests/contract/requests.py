@@ -1,0 +1,223 @@
+"""The smallest valid request of each message that an empty one is not, and what such requests need to be there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from modelyard.billing.v1 import billing_pb2
+from modelyard.catalog.v1 import catalog_pb2
+from modelyard.deploy.v1 import deploy_pb2, events_pb2
+from modelyard.inference.v1 import inference_pb2
+from modelyard.type.v1 import money_pb2, usage_pb2
+
+from chassis.bus import Bus
+from chassis.clock import SystemClock, time_from_ms
+from chassis.events import published_event
+from chassis.ids import new_uid
+from tests.infra.platform import PlatformUnderTest, ProjectUnderTest, eventually, request_for
+
+USAGE_COUNT = 3
+
+
+@dataclass
+class Shop:
+    """A project with at least two of everything that lists hold, and an inference key for it."""
+
+    platform: PlatformUnderTest
+    project: ProjectUnderTest
+    versions: list[str]
+    key: str = ""
+    line: str = ""
+    quotes: dict[str, str] = field(default_factory=dict)
+
+    async def ask(self, method: MethodDescriptor, request: Message) -> Any:
+        """Call as an admin, or with the key where it takes keys."""
+        return await self.platform.call(method, request, self.credential(method))
+
+    def credential(self, method: MethodDescriptor) -> str:
+        if method.containing_service.full_name == "modelyard.inference.v1.InferenceService":
+            return self.key
+        return self.platform.token("admin", admin=True)
+
+
+async def open_shop(platform: PlatformUnderTest) -> Shop:
+    """Make everything through the APIs, and usage as inference and deploy publish it."""
+    await platform.new_project()
+    project = await platform.new_project()
+    shop = Shop(platform, project, await _runnable_versions(platform))
+    for number, version in enumerate(shop.versions):
+        quote = await platform.admin.billing.CreateQuote(
+            billing_pb2.CreateQuoteRequest(parent=project.name, model_version=version)
+        )
+        shop.quotes[version] = quote.name
+        endpoint = await platform.admin.deploy.CreateEndpoint(
+            deploy_pb2.CreateEndpointRequest(
+                parent=project.name, endpoint_id=f"endpoint-{number}", kind=deploy_pb2.ENDPOINT_KIND_SERVERLESS
+            )
+        )
+        await platform.admin.deploy.CreateDeployment(
+            deploy_pb2.CreateDeploymentRequest(
+                parent=endpoint.name, deployment_id="blue", model_version=version, quote=quote.name
+            )
+        )
+    await platform.new_key(project)
+    shop.key = await platform.new_key(project)
+    await _publish_usage(shop)
+    await _wait_for_lists(shop)
+    return shop
+
+
+async def _runnable_versions(platform: PlatformUnderTest) -> list[str]:
+    request = catalog_pb2.ListModelsRequest(usability=catalog_pb2.USABILITY_RUNS_HERE)
+    models = (await platform.admin.catalog.ListModels(request)).models
+    return [
+        model.latest_version for model in models if catalog_pb2.DEPLOYMENT_OPTION_SERVERLESS in model.deployment_options
+    ]
+
+
+async def _publish_usage(shop: Shop) -> None:
+    """One instance that lived for three hours, and a few calls."""
+    home, nats = shop.platform.platform.home, shop.platform.addresses.nats
+    prices = (await shop.platform.admin.billing.ListPrices(billing_pb2.ListPricesRequest(page_size=1000))).prices
+    managed = next(price for price in prices if price.kind == billing_pb2.OFFER_KIND_MANAGED)
+    now_ms = SystemClock().now_ms()
+    instance, deployment = new_uid(), new_uid()
+    began, ended = Timestamp(), Timestamp()
+    began.FromMilliseconds(now_ms - 3 * 3_600_000)
+    ended.FromMilliseconds(now_ms)
+    facts = (
+        (
+            "allocated",
+            events_pb2.InstanceAllocated(
+                instance_uid=instance,
+                project_uid=shop.project.uid,
+                endpoint_uid=new_uid(),
+                deployment_uid=deployment,
+                deployment=f"{shop.project.name}/endpoints/e/deployments/d",
+                model_version=shop.versions[0],
+                instance_type=managed.resource,
+                vcpus=1,
+                price_version=managed.price_version,
+                allocate_time=began,
+            ),
+        ),
+        ("released", events_pb2.InstanceReleased(instance_uid=instance, release_time=ended, witness="exit")),
+    )
+    bus = await Bus.connect(nats, home.nats_credential("deploy"), "deploy")
+    for sequence, (action, fact) in enumerate(facts):
+        event = published_event(
+            "deploy",
+            "instance",
+            action,
+            fact,
+            project_uid=shop.project.uid,
+            aggregate_uid=instance,
+            sequence=sequence,
+            time=time_from_ms(now_ms),
+        )
+        await bus.publish(event)
+    await bus.close()
+    journal = new_uid()
+    records = [
+        usage_pb2.UsageRecord(
+            id=new_uid(now_ms - position),
+            journal_id=journal,
+            journal_seq=position + 1,
+            project_uid=shop.project.uid,
+            endpoint_uid=new_uid(),
+            deployment_uid=deployment,
+            model_version=shop.versions[0],
+            outcome=usage_pb2.OUTCOME_COMPLETED,
+            occur_time=ended,
+            quantities=[money_pb2.Quantity(meter=money_pb2.METER_REQUESTS, value=1)],
+        )
+        for position in range(USAGE_COUNT)
+    ]
+    bus = await Bus.connect(nats, home.nats_credential("inference"), "inference")
+    await bus.publish(
+        published_event(
+            "inference",
+            "usage",
+            "recorded",
+            usage_pb2.UsageBatch(records=records),
+            project_uid=None,
+            aggregate_uid=journal,
+            sequence=USAGE_COUNT,
+            time=time_from_ms(now_ms),
+        )
+    )
+    await bus.close()
+
+
+async def _wait_for_lists(shop: Shop) -> None:
+    admin, project = shop.platform.admin, shop.project.name
+    client = await shop.platform.client_of("nobody", key=shop.key)
+
+    async def complete() -> bool:
+        usage = (await admin.billing.ListUsage(billing_pb2.ListUsageRequest(parent=project))).usage
+        bill = await admin.billing.GetBill(billing_pb2.GetBillRequest(parent=project))
+        callables = (await client.inference.ListCallable(inference_pb2.ListCallableRequest())).callables
+        instances = (await admin.deploy.ListInstances(deploy_pb2.ListInstancesRequest())).instances
+        lines = [line.id for line in bill.lines if line.record_count > 1]
+        shop.line = lines[0] if lines else ""
+        counts = (len(usage) >= USAGE_COUNT, len(callables) >= len(shop.versions), len(instances) >= len(shop.versions))
+        return bool(shop.line) and all(counts)
+
+    await eventually(complete)
+
+
+def list_request(shop: Shop, method: MethodDescriptor, project: str = "") -> Any:
+    """A valid request for a list that holds something."""
+    request = request_for(method, project or shop.project.name)
+    if isinstance(request, deploy_pb2.ListDeploymentsRequest):
+        request.parent += "/endpoints/-"
+    elif isinstance(request, catalog_pb2.ListModelVersionsRequest):
+        request.parent = shop.versions[0].partition("/versions/")[0]
+    elif isinstance(request, billing_pb2.ExplainLineRequest):
+        request.line = shop.line
+    return request
+
+
+def _endpoint(request: Any, shop: Shop, number: int) -> None:
+    request.endpoint_id, request.kind = f"other-{number}-{new_uid()[-6:]}", deploy_pb2.ENDPOINT_KIND_MANAGED
+
+
+def _deployment(request: Any, shop: Shop, number: int) -> None:
+    version = shop.versions[0]
+    request.parent += "/endpoints/endpoint-0"
+    request.deployment_id, request.model_version = f"green-{number}-{new_uid()[-6:]}", version
+    request.quote = shop.quotes[version]
+
+
+def _project(request: Any, shop: Shop, number: int) -> None:
+    request.project_id = f"other-{number}-{new_uid()[-6:]}"
+
+
+def _api_key(request: Any, shop: Shop, number: int) -> None:
+    request.endpoints.append(f"endpoint-{number % 2}")
+
+
+def _quote(request: Any, shop: Shop, number: int) -> None:
+    request.model_version = shop.versions[number % 2]
+
+
+_FILL: dict[str, Callable[[Any, Shop, int], None]] = {
+    "CreateEndpointRequest": _endpoint,
+    "CreateDeploymentRequest": _deployment,
+    "CreateProjectRequest": _project,
+    "CreateApiKeyRequest": _api_key,
+    "CreateQuoteRequest": _quote,
+}
+
+
+def write_request(shop: Shop, method: MethodDescriptor, number: int, request_id: str) -> Any:
+    """A valid write; another number makes another one."""
+    request = request_for(method, shop.project.name)
+    _FILL[method.input_type.name](request, shop, number)
+    request.request_id = request_id
+    return request
