@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf.descriptor import EnumDescriptor
 from modelyard.catalog.v1 import catalog_pb2, catalog_pb2_grpc
 
 from chassis.access import current_caller
 from chassis.access.caller import CallerKind
 from chassis.clock import Clock
 from chassis.database import Database
+from chassis.errors import InvalidArgument
 from chassis.names import ResourcePattern
-from chassis.paging import page_size, page_token_decode, page_token_encode
+from chassis.paging import page_size, page_token_decode, page_token_encode, split_page
 from services.catalog.domain.errors import InstanceTypeNotFound, ModelNotFound
 from services.catalog.rpc.convert import (
     collection_to_proto,
@@ -21,12 +23,14 @@ from services.catalog.rpc.convert import (
     version_to_proto,
 )
 from services.catalog.storage import queries
-from services.catalog.storage.tables import CollectionRow, InstanceTypeRow, ModelRow, PublisherRow
+from services.catalog.storage.tables import CollectionRow, ModelRow, PublisherRow
 from services.catalog.usecases.sync_content import MODEL, VERSION
 
 PUBLISHER = ResourcePattern("publishers/{publisher}")
 COLLECTION = ResourcePattern("collections/{collection}")
 INSTANCE_TYPE = ResourcePattern("instanceTypes/{instance_type}")
+# What a position of a version may be.
+POSITION_MAX = 2**31 - 1
 Context = Any
 
 
@@ -43,11 +47,12 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         scope = "ListCollections"
         after, limit = _after(request.page_token, scope), page_size(request.page_size)
         async with self._database.reader() as session:
-            rows = await queries.page_by_key(session, CollectionRow, "id", after, limit)
+            found = await queries.page_by_key(session, CollectionRow, "id", after, limit + 1)
             counts = await queries.models_per_collection(session)
+        rows, more = split_page(found, limit)
         return catalog_pb2.ListCollectionsResponse(
             collections=[collection_to_proto(row, counts.get(row.id, 0)) for row in rows],
-            next_page_token=_next(scope, [row.id for row in rows], limit),
+            next_page_token=page_token_encode(scope, [rows[-1].id]) if more else "",
         )
 
     async def ListPublishers(
@@ -56,10 +61,11 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         scope = "ListPublishers"
         after, limit = _after(request.page_token, scope), page_size(request.page_size)
         async with self._database.reader() as session:
-            rows = await queries.page_by_key(session, PublisherRow, "id", after, limit)
+            found = await queries.page_by_key(session, PublisherRow, "id", after, limit + 1)
+        rows, more = split_page(found, limit)
         return catalog_pb2.ListPublishersResponse(
             publishers=[publisher_to_proto(row) for row in rows],
-            next_page_token=_next(scope, [row.id for row in rows], limit),
+            next_page_token=page_token_encode(scope, [rows[-1].id]) if more else "",
         )
 
     async def ListModels(
@@ -67,36 +73,32 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     ) -> catalog_pb2.ListModelsResponse:
         publisher = PUBLISHER.parse(request.parent or "publishers/-", "parent")["publisher"]
         collection = COLLECTION.parse(request.collection, "collection")["collection"] if request.collection else ""
-        task = catalog_pb2.Task.Name(request.task).removeprefix("TASK_") if request.task else ""
-        usability = (
-            catalog_pb2.Usability.Name(request.usability).removeprefix("USABILITY_") if request.usability else ""
-        )
+        task = _enum_name(catalog_pb2.Task.DESCRIPTOR, request.task, "task")
+        usability = _enum_name(catalog_pb2.Usability.DESCRIPTOR, request.usability, "usability")
         scope = f"ListModels/{publisher}/{collection}/{task}/{usability}"
         after, limit = _after(request.page_token, scope), page_size(request.page_size)
         found: list[ModelRow] = []
         async with self._database.reader() as session:
             # A task stands in a list inside the row, which databases search in different ways: filter here.
-            while len(found) < limit:
+            while len(found) <= limit:
                 rows = await queries.page_by_key(
                     session,
                     ModelRow,
                     "name",
                     after,
-                    limit,
+                    limit + 1,
                     publisher="" if publisher == "-" else publisher,
                     collection=collection,
                     usability=usability,
                 )
-                if not rows:
+                found += [row for row in rows if not task or task in row.tasks]
+                if len(rows) <= limit:
                     break
                 after = rows[-1].name
-                found += [row for row in rows if not task or task in row.tasks]
-                if len(rows) < limit:
-                    break
-        found = found[:limit]
+        page, more = split_page(found, limit)
         return catalog_pb2.ListModelsResponse(
-            models=[model_to_proto(row, whole=False) for row in found],
-            next_page_token=_next(scope, [row.name for row in found], limit),
+            models=[model_to_proto(row, whole=False) for row in page],
+            next_page_token=page_token_encode(scope, [page[-1].name]) if more else "",
         )
 
     async def GetModel(self, request: catalog_pb2.GetModelRequest, context: Context) -> catalog_pb2.Model:
@@ -112,17 +114,18 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     ) -> catalog_pb2.ListModelVersionsResponse:
         MODEL.parse(request.parent, "parent")
         scope = f"ListModelVersions/{request.parent}"
-        before = page_token_decode(request.page_token, scope, (0,))[0] if request.page_token else None
+        (before,) = page_token_decode(request.page_token, scope, (POSITION_MAX,))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
             model = await queries.model(session, request.parent)
             if model is None:
                 raise _no_model(request.parent)
-            rows = await queries.versions_page(session, request.parent, before, limit)
+            found = await queries.versions_page(session, request.parent, min(before, POSITION_MAX), limit + 1)
+        rows, more = split_page(found, limit)
         now = self._clock.now()
         return catalog_pb2.ListModelVersionsResponse(
             model_versions=[version_to_proto(row, model, now, with_location=_asks_as_service()) for row in rows],
-            next_page_token=page_token_encode(scope, [rows[-1].position]) if len(rows) == limit else "",
+            next_page_token=page_token_encode(scope, [rows[-1].position]) if more else "",
         )
 
     async def GetModelVersion(
@@ -147,11 +150,11 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         scope = f"ListInstanceTypes/{request.available_only}"
         after, limit = _after(request.page_token, scope), page_size(request.page_size)
         async with self._database.reader() as session:
-            rows = await queries.page_by_key(session, InstanceTypeRow, "id", after, 1000)
-        wanted = [row for row in rows if row.provider or not request.available_only][:limit]
+            found = await queries.instance_types_page(session, after, limit + 1, request.available_only)
+        rows, more = split_page(found, limit)
         return catalog_pb2.ListInstanceTypesResponse(
-            instance_types=[instance_type_to_proto(row) for row in wanted],
-            next_page_token=_next(scope, [row.id for row in wanted], limit),
+            instance_types=[instance_type_to_proto(row) for row in rows],
+            next_page_token=page_token_encode(scope, [rows[-1].id]) if more else "",
         )
 
     async def GetInstanceType(
@@ -172,8 +175,16 @@ def _after(token: str, scope: str) -> str:
     return page_token_decode(token, scope, ("",))[0]
 
 
-def _next(scope: str, keys: list[str], limit: int) -> str:
-    return page_token_encode(scope, [keys[-1]]) if keys and len(keys) == limit else ""
+def _enum_name(enum: EnumDescriptor, value: int, field: str) -> str:
+    """The last part of an enum value's name, as rows hold it; empty for the unspecified one.
+
+    Raises:
+        InvalidArgument: no such value.
+    """
+    known = enum.values_by_number
+    if value not in known:
+        raise InvalidArgument(f"{field} {value} is not known here; 0 to {max(known)} are", field=field)
+    return known[value].name.removeprefix(f"{field.upper()}_") if value else ""
 
 
 def _asks_as_service() -> bool:

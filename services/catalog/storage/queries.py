@@ -10,10 +10,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.database import Database, UnitOfWork
 from services.catalog.storage.tables import (
-    CollectionRow,
     InstanceTypeRow,
     ModelRow,
-    PublisherRow,
     VersionRow,
 )
 
@@ -47,16 +45,6 @@ async def page_by_key(
     return list((await session.execute(query)).scalars())
 
 
-async def collections(session: AsyncSession) -> list[CollectionRow]:
-    """Every collection, by id."""
-    return list((await session.execute(select(CollectionRow).order_by(table(CollectionRow).c.id))).scalars())
-
-
-async def publishers(session: AsyncSession) -> list[PublisherRow]:
-    """Every publisher, by id."""
-    return list((await session.execute(select(PublisherRow).order_by(table(PublisherRow).c.id))).scalars())
-
-
 async def models_per_collection(session: AsyncSession) -> dict[str, int]:
     """How many models each collection holds."""
     query = select(_MODEL.c.collection, func.count().label("models")).group_by(_MODEL.c.collection)
@@ -73,17 +61,31 @@ async def version(session: AsyncSession, name: str) -> VersionRow | None:
     return (await session.execute(select(VersionRow).where(_VERSION.c.name == name))).scalar_one_or_none()
 
 
-async def versions_page(session: AsyncSession, model_name: str, before: int | None, limit: int) -> list[VersionRow]:
+async def versions_page(session: AsyncSession, model_name: str, before: int, limit: int) -> list[VersionRow]:
     """Versions of a model, newest first, older than a position."""
-    query = select(VersionRow).where(_VERSION.c.model == model_name).order_by(_VERSION.c.position.desc()).limit(limit)
-    if before is not None:
-        query = query.where(_VERSION.c.position < before)
+    query = (
+        select(VersionRow)
+        .where(_VERSION.c.model == model_name, _VERSION.c.position < before)
+        .order_by(_VERSION.c.position.desc())
+        .limit(limit)
+    )
     return list((await session.execute(query)).scalars())
 
 
 async def all_versions(session: AsyncSession) -> list[VersionRow]:
     """Every version; the shipped catalog holds hundreds."""
     return list((await session.execute(select(VersionRow).order_by(_VERSION.c.name))).scalars())
+
+
+async def instance_types_page(
+    session: AsyncSession, after: str, limit: int, available_only: bool
+) -> list[InstanceTypeRow]:
+    """Instance types after an id, by id; only those a compute provider offers on request."""
+    columns = table(InstanceTypeRow).c
+    query = select(InstanceTypeRow).where(columns.id > after).order_by(columns.id).limit(limit)
+    if available_only:
+        query = query.where(columns.provider != "")
+    return list((await session.execute(query)).scalars())
 
 
 async def instance_type(session: AsyncSession, type_id: str) -> InstanceTypeRow | None:
