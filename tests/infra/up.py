@@ -20,16 +20,21 @@ _COMMAND = [sys.executable, "-c", "from cli.main import main; main()"]
 
 
 class Up:
-    """One data folder, with or without a platform running in it."""
+    """One data folder, with or without a platform running in it.
 
-    def __init__(self, home: Path) -> None:
+    Args:
+        settings: Environment of the platform, such as {"MODELYARD_BILLING_QUOTE_VALID_S": "1"}.
+    """
+
+    def __init__(self, home: Path, settings: dict[str, str] | None = None) -> None:
         self.home = home
+        self._settings = settings or {}
         self.process: subprocess.Popen[bytes] | None = None
         self.log = home.with_suffix(".log")
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "MODELYARD_HOME": str(self.home), "PYTHONWARNINGS": "default"}
+        return {**os.environ, **self._settings, "MODELYARD_HOME": str(self.home), "PYTHONWARNINGS": "default"}
 
     @property
     def addresses(self) -> dict[str, Any]:
@@ -86,9 +91,20 @@ class Up:
 
     def get(self, path: str) -> tuple[int, dict[str, str], str]:
         """GET from the REST face: status, headers by lower-case name, text."""
-        connection = http.client.HTTPConnection(self.addresses["rest"].removeprefix("http://"), timeout=10)
+        return self.send("GET", path)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterator[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, dict[str, str], str]:
+        """Any request to the REST face, as bare as it is given; an iterator of parts is sent chunked."""
+        connection = http.client.HTTPConnection(self.addresses["rest"].removeprefix("http://"), timeout=30)
         try:
-            connection.request("GET", path)
+            chunked = {"transfer-encoding": "chunked"} if isinstance(body, Iterator) else {}
+            connection.request(method, path, body, {**(headers or {}), **chunked}, encode_chunked=bool(chunked))
             answer = connection.getresponse()
             headers = {name.lower(): value for name, value in answer.getheaders()}
             return answer.status, headers, answer.read().decode()
@@ -117,9 +133,9 @@ def processes_naming(text: str) -> list[str]:
 
 
 @contextmanager
-def running_up(home: Path) -> Iterator[Up]:
+def running_up(home: Path, settings: dict[str, str] | None = None) -> Iterator[Up]:
     """A platform for the length of the block."""
-    up = Up(home)
+    up = Up(home, settings)
     up.start()
     try:
         yield up

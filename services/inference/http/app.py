@@ -30,6 +30,8 @@ log = get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FINISH = {"stop": "stop", "length": "length"}
+# How many times the largest body is read before a larger one is refused without reading on.
+_DROPPED_BODIES_MAX = 4
 INSTANCE_HEADER = "x-modelyard-instance"
 
 
@@ -163,15 +165,21 @@ class _Api:
         return await self._keys.authenticate(request.headers.get("authorization"))
 
     async def _body(self, request: Request) -> bytes:
-        """The body, refused as soon as it is too large, with or without a declared length."""
-        declared = request.headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > self._body_bytes_max:
-            raise self._too_large(int(declared))
+        """The body, refused when it is too large, with or without a declared length.
+
+        Somewhat more is read and dropped before the refusal: most clients listen only when they have sent everything.
+        """
+        declared = request.headers.get("content-length", "")
+        size = 0
         body = bytearray()
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._body_bytes_max:
-                raise self._too_large(len(body))
+            size += len(chunk)
+            if size <= self._body_bytes_max:
+                body += chunk
+            elif size > self._body_bytes_max * _DROPPED_BODIES_MAX:
+                break
+        if size > self._body_bytes_max:
+            raise self._too_large(int(declared) if declared.isdigit() else size)
         return bytes(body)
 
     def _too_large(self, size: int) -> BodyTooLarge:
