@@ -72,7 +72,7 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "deploy")
     relay = OutboxRelay(database, bus, clock)
     context.spawn(relay.run(), "outbox relay")
-    consumed = Consumed(reconciler.wanted)
+    consumed = Consumed(database, reconciler.wanted)
     context.spawn(Consumer(bus, database, clock, "CATALOG", "deploy-lifecycle", consumed.lifecycle).run(), "lifecycle")
 
     credential = token_from_file(settings.service_token_file)

@@ -1,11 +1,11 @@
-"""Reading deploy's rows. What a decision reads is loaded with `database.locking`."""
+"""Reading deploy's rows. What a decision reads is locked, always in this order: project, endpoint, deployment, pool."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, Table, func, select
+from sqlalchemy import Select, Table, func, select, text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.database import Database
@@ -96,11 +96,16 @@ async def endpoint(session: AsyncSession, project_uid: str, name: str) -> Endpoi
     return row
 
 
-async def endpoint_locked(session: AsyncSession, database: Database, uid: str) -> EndpointRow:
-    """An endpoint that is about to change."""
-    row: EndpointRow = (
-        await session.execute(database.locking(select(EndpointRow).where(_ENDPOINT.c.uid == uid)))
-    ).scalar_one()
+async def endpoint_locked(session: AsyncSession, database: Database, project_uid: str, name: str) -> EndpointRow | None:
+    """A project's endpoint that is about to change. One statement finds and locks it: what it reads is never stale."""
+    row: EndpointRow | None = await _one(
+        session,
+        database.locking(
+            select(EndpointRow).where(
+                _ENDPOINT.c.project_uid == project_uid, _ENDPOINT.c.name == name, _ENDPOINT.c.deleted.is_(False)
+            )
+        ),
+    )
     return row
 
 
@@ -125,12 +130,10 @@ async def endpoint_count(session: AsyncSession, project_uid: str) -> int:
     return int((await session.execute(query)).scalar_one())
 
 
-async def endpoints_with_routes(session: AsyncSession) -> list[EndpointRow]:
-    """Endpoints that live, and deleted ones whose route is not taken back yet."""
-    return await _all(
-        session,
-        select(EndpointRow).where(_ENDPOINT.c.deleted.is_(False) | (_ENDPOINT.c.route_digest != "")),
-    )
+async def endpoints_with_routes(session: AsyncSession, database: Database) -> list[EndpointRow]:
+    """Endpoints that live, and deleted ones whose route is not taken back yet; locked."""
+    query = select(EndpointRow).where(_ENDPOINT.c.deleted.is_(False) | (_ENDPOINT.c.route_digest != ""))
+    return await _all(session, database.locking(query.order_by(_ENDPOINT.c.uid)))
 
 
 async def deployment(session: AsyncSession, endpoint_uid: str, name: str) -> DeploymentRow | None:
@@ -141,6 +144,23 @@ async def deployment(session: AsyncSession, endpoint_uid: str, name: str) -> Dep
             _DEPLOYMENT.c.endpoint_uid == endpoint_uid,
             _DEPLOYMENT.c.name == name,
             _DEPLOYMENT.c.state != DeploymentState.DELETED,
+        ),
+    )
+    return row
+
+
+async def deployment_locked(
+    session: AsyncSession, database: Database, endpoint_uid: str, name: str
+) -> DeploymentRow | None:
+    """A deployment that is about to change."""
+    row: DeploymentRow | None = await _one(
+        session,
+        database.locking(
+            select(DeploymentRow).where(
+                _DEPLOYMENT.c.endpoint_uid == endpoint_uid,
+                _DEPLOYMENT.c.name == name,
+                _DEPLOYMENT.c.state != DeploymentState.DELETED,
+            )
         ),
     )
     return row
@@ -160,6 +180,14 @@ async def deployments_of(session: AsyncSession, endpoint_uids: Sequence[str]) ->
         .where(_DEPLOYMENT.c.endpoint_uid.in_(endpoint_uids), _DEPLOYMENT.c.state != DeploymentState.DELETED)
         .order_by(_DEPLOYMENT.c.resource),
     )
+
+
+async def deployments_of_locked(session: AsyncSession, database: Database, endpoint_uid: str) -> list[DeploymentRow]:
+    """Deployments behind one endpoint that are about to change."""
+    query = select(DeploymentRow).where(
+        _DEPLOYMENT.c.endpoint_uid == endpoint_uid, _DEPLOYMENT.c.state != DeploymentState.DELETED
+    )
+    return await _all(session, database.locking(query.order_by(_DEPLOYMENT.c.uid)))
 
 
 async def deployments_page(
@@ -184,14 +212,20 @@ async def living_deployments(session: AsyncSession) -> list[DeploymentRow]:
     return await _all(session, select(DeploymentRow).where(_DEPLOYMENT.c.state != DeploymentState.DELETED))
 
 
-async def deployments_of_version(session: AsyncSession, model_version: str) -> list[DeploymentRow]:
-    """Deployments that serve a version and are not deleted."""
-    return await _all(
-        session,
-        select(DeploymentRow).where(
-            _DEPLOYMENT.c.model_version == model_version, _DEPLOYMENT.c.state != DeploymentState.DELETED
-        ),
+async def living_deployments_locked(session: AsyncSession, database: Database) -> list[DeploymentRow]:
+    """Every deployment that is not deleted, about to change."""
+    query = select(DeploymentRow).where(_DEPLOYMENT.c.state != DeploymentState.DELETED)
+    return await _all(session, database.locking(query.order_by(_DEPLOYMENT.c.uid)))
+
+
+async def deployments_of_version_locked(
+    session: AsyncSession, database: Database, model_version: str
+) -> list[DeploymentRow]:
+    """Deployments that serve a version and are not deleted, about to change."""
+    query = select(DeploymentRow).where(
+        _DEPLOYMENT.c.model_version == model_version, _DEPLOYMENT.c.state != DeploymentState.DELETED
     )
+    return await _all(session, database.locking(query.order_by(_DEPLOYMENT.c.uid)))
 
 
 async def pools(session: AsyncSession) -> list[PoolRow]:
@@ -199,10 +233,22 @@ async def pools(session: AsyncSession) -> list[PoolRow]:
     return await _all(session, select(PoolRow))
 
 
-async def pool_of_version(session: AsyncSession, model_version: str) -> PoolRow | None:
-    """The pool of a version."""
-    row: PoolRow | None = await _one(session, select(PoolRow).where(_POOL.c.model_version == model_version))
+async def pools_locked(session: AsyncSession, database: Database) -> list[PoolRow]:
+    """Every pool, about to change."""
+    return await _all(session, database.locking(select(PoolRow).order_by(_POOL.c.uid)))
+
+
+async def pool_of_version_locked(session: AsyncSession, database: Database, model_version: str) -> PoolRow:
+    """The pool of a version, about to change."""
+    query = database.locking(select(PoolRow).where(_POOL.c.model_version == model_version))
+    row: PoolRow = (await session.execute(query)).scalar_one()
     return row
+
+
+async def lock_capacity(session: AsyncSession, database: Database) -> None:
+    """Let one transaction at a time promise instances; taken last. SQLite has one writer anyway."""
+    if not database.is_sqlite:
+        await session.execute(text("select pg_advisory_xact_lock(hashtext('modelyard.deploy.capacity'))"))
 
 
 async def living_instances(session: AsyncSession) -> list[InstanceRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -82,13 +83,19 @@ async def create_deployment(
         DeploymentExists, QuotaExceeded, CapacityExceeded: naming what is there and what is allowed.
     """
     check_id(request.deployment_id, "deployment_id")
-    answers = await ask()
-    now = clock.now()
     async with database.unit_of_work() as uow:
+        # A repeat gets its answer without the neighbours, also after the quote expired or the endpoint went.
         before = await answered_before(uow, database, principal, request, deploy_pb2.Deployment)
         if before is not None:
             return before
+    answers = await ask()
+    now = clock.now()
+    async with database.unit_of_work() as uow:
         owner = await load_endpoint(uow, database, project_uid, endpoint)
+        # Again, under the endpoint's lock: two repeats may have come at once.
+        before = await answered_before(uow, database, principal, request, deploy_pb2.Deployment)
+        if before is not None:
+            return before
         _check_shape(request, owner)
         _check_quote(request, answers, project_uid, now)
         _check_version(answers)
@@ -105,10 +112,13 @@ async def create_deployment(
             )
         row = _row(owner, request, answers, now)
         if owner.kind == SERVERLESS:
-            row.pool_uid = (await _pool(uow, answers)).uid
-        await check_capacity(uow, limits, row.instance_count, row.memory_bytes)
+            pool = await _pool(uow, database, answers)
+            row.pool_uid = pool.uid
+            await check_capacity(uow, database, limits, pool.uid, 1, pool.memory_bytes)
+        else:
+            await check_capacity(uow, database, limits, row.uid, row.instance_count, row.memory_bytes)
         uow.session.add(row)
-        if not existing and not owner.traffic:
+        if not owner.traffic and all(other.deleting for other in existing):
             # An endpoint whose only deployment gets no calls would be a trap; every later one begins at 0 %.
             owner.traffic = {row.name: 100}
             owner.revision += 1
@@ -217,51 +227,73 @@ def _row(
     )
 
 
-async def _pool(uow: UnitOfWork, answers: Answers) -> PoolRow:
-    """The shared pool of a version, made when this is its first deployment."""
-    version = answers.version
-    pool = await queries.pool_of_version(uow.session, version.name)
-    if pool is None:
-        pool = PoolRow(
-            uid=new_uid(),
-            model_version=version.name,
-            version_facts=version.SerializeToString(deterministic=True),
-            vcpus=version.serving.min_vcpus,
-            memory_bytes=version.serving.min_memory_bytes,
-            idle_since=None,
-            failed_starts=0,
-        )
-        uow.session.add(pool)
-        await uow.session.flush()
+async def _pool(uow: UnitOfWork, database: Database, answers: Answers) -> PoolRow:
+    """The shared pool of a version, made when this is its first deployment.
+
+    Its next instance starts from the newest facts, and starts that failed before are forgotten.
+    """
+    version, table = answers.version, queries.table(PoolRow)
+    facts = version.SerializeToString(deterministic=True)
+    made = PoolRow(
+        uid=new_uid(),
+        model_version=version.name,
+        version_facts=facts,
+        vcpus=version.serving.min_vcpus,
+        memory_bytes=version.serving.min_memory_bytes,
+        idle_since=None,
+        failed_starts=0,
+    )
+    await database.insert_ignoring(uow, table, [made.model_dump()], returning=[table.c.uid])
+    pool = await queries.pool_of_version_locked(uow.session, database, version.name)
+    pool.version_facts = facts
+    pool.failed_starts = 0
+    uow.session.add(pool)
     return pool
 
 
-async def check_capacity(uow: UnitOfWork, limits: Limits, more: int, memory_bytes: int) -> None:
-    """Refuse instances the platform has no room for.
+async def check_capacity(
+    uow: UnitOfWork, database: Database, limits: Limits, owner_uid: str, count: int, memory_bytes: int
+) -> None:
+    """Refuse a size of a deployment or pool that the platform has no room for.
+
+    What is promised counts, not what runs yet: each deployment and pool with the larger of what it wants and what of it
+    still lives.
 
     Raises:
-        CapacityExceeded: naming what is there, what is wanted and what is allowed.
+        CapacityExceeded: naming what is promised, what is wanted and what is allowed.
     """
-    if not more:
-        return
+    await queries.lock_capacity(uow.session, database)
     living = await queries.living_instances(uow.session)
-    if len(living) + more > limits.instances_max:
+    deployments = await queries.living_deployments(uow.session)
+    wanted = {
+        row.pool_uid or row.uid: 1 if row.pool_uid else row.instance_count for row in deployments if not row.deleting
+    }
+    memory = {row.owner_uid: row.memory_bytes for row in living} | {row.uid: row.memory_bytes for row in deployments}
+    memory |= {row.uid: row.memory_bytes for row in await queries.pools(uow.session)}
+    lives = Counter(row.owner_uid for row in living)
+    promised = {uid: max(wanted.get(uid, 0), lives[uid]) for uid in wanted.keys() | lives.keys()}
+    more = max(count, lives[owner_uid]) - promised.get(owner_uid, 0)
+    if more <= 0:
+        return
+    instances = sum(promised.values())
+    if instances + more > limits.instances_max:
         raise CapacityExceeded(
-            f"{len(living)} instances run and {more} more are wanted; {limits.instances_max} are allowed on this platform: "
-            "scale another deployment down, or raise MODELYARD_DEPLOY_INSTANCES_MAX"
+            f"{instances} instances run or are wanted and {more} more are asked for; {limits.instances_max} are allowed on "
+            "this platform: scale another deployment down, or raise MODELYARD_DEPLOY_INSTANCES_MAX"
         )
-    used = sum(row.memory_bytes for row in living)
+    used = sum(promised[uid] * memory[uid] for uid in promised)
     if used + more * memory_bytes > limits.memory_bytes_max:
         raise CapacityExceeded(
-            f"instances hold {used / GIB:.1f} GiB and {more * memory_bytes / GIB:.1f} GiB more are wanted; "
-            f"{limits.memory_bytes_max / GIB:.1f} GiB are allowed on this platform: scale another deployment down"
+            f"instances hold {used / GIB:.1f} GiB and {more * memory_bytes / GIB:.1f} GiB more are asked for; "
+            f"{limits.memory_bytes_max / GIB:.1f} GiB are allowed on this platform: scale another deployment down, or "
+            "raise MODELYARD_DEPLOY_INSTANCES_MEMORY_BYTES_MAX"
         )
 
 
 async def scale_deployment(
     database: Database, project_uid: str, endpoint: str, name: str, count: int, etag: str, limits: Limits
 ) -> deploy_pb2.Deployment:
-    """Change how many instances are wanted.
+    """Change how many instances are wanted; the quote stays. The same size again tries what was given up again.
 
     Raises:
         DeploymentNotManaged: serverless deployments have no instances of their own.
@@ -269,13 +301,15 @@ async def scale_deployment(
     """
     async with database.unit_of_work() as uow:
         owner = await load_endpoint(uow, database, project_uid, endpoint)
-        row = await _load(uow, owner, name)
+        row = await _load(uow, database, owner, name)
         check_etag(etag, row.wanted_revision, f"deployment {name!r}")
+        if row.deleting:
+            raise DeploymentNotFound(f"deployment {name!r} is being deleted", field="name")
         if row.pool_uid:
             raise DeploymentNotManaged(f"deployment {name!r} is serverless; the shared pool sizes itself")
         check_instance_count(count)
-        await check_capacity(uow, limits, max(0, count - row.instance_count), row.memory_bytes)
-        # The same size again tries what was given up again.
+        if count > row.instance_count:
+            await check_capacity(uow, database, limits, row.uid, count, row.memory_bytes)
         if count != row.instance_count or row.failed_starts:
             row.instance_count = count
             row.failed_starts = 0
@@ -295,7 +329,7 @@ async def delete_deployment(
     """
     async with database.unit_of_work() as uow:
         owner = await load_endpoint(uow, database, project_uid, endpoint)
-        row = await _load(uow, owner, name)
+        row = await _load(uow, database, owner, name)
         check_etag(etag, row.wanted_revision, f"deployment {name!r}")
         share = owner.traffic.get(name, 0)
         if share and not force:
@@ -310,8 +344,8 @@ async def delete_deployment(
         return deployment_to_proto(row, await queries.instances_of(uow.session, [row.uid]))
 
 
-async def _load(uow: UnitOfWork, owner: EndpointRow, name: str) -> DeploymentRow:
-    row = await queries.deployment(uow.session, owner.uid, name)
+async def _load(uow: UnitOfWork, database: Database, owner: EndpointRow, name: str) -> DeploymentRow:
+    row = await queries.deployment_locked(uow.session, database, owner.uid, name)
     if row is None:
         raise DeploymentNotFound(f"deployment {name!r} is not behind endpoint {owner.name!r}", field="name")
     return row

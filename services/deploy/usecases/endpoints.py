@@ -42,11 +42,11 @@ async def create_endpoint(
     if request.kind not in (MANAGED, SERVERLESS):
         raise InvalidArgument("kind is ENDPOINT_KIND_MANAGED or ENDPOINT_KIND_SERVERLESS", field="kind")
     async with database.unit_of_work() as uow:
+        # The project's row orders creations: two at once find neither the name free nor the request new.
+        await queries.project_locked(uow.session, database, project_uid)
         before = await answered_before(uow, database, principal, request, deploy_pb2.Endpoint)
         if before is not None:
             return before
-        # The project's row orders creations: two at once cannot both find the name free.
-        await queries.project_locked(uow.session, database, project_uid)
         if await queries.endpoint(uow.session, project_uid, request.endpoint_id) is not None:
             raise EndpointExists(
                 f"endpoint {request.endpoint_id!r} exists in project {project!r}; choose another name",
@@ -96,7 +96,7 @@ async def delete_endpoint(database: Database, clock: Clock, project_uid: str, na
     """Delete an endpoint with its deployments and keys; the reconciler ends the instances."""
     async with database.unit_of_work() as uow:
         row = await load_endpoint(uow, database, project_uid, name, etag)
-        for deployment in await queries.deployments_of(uow.session, [row.uid]):
+        for deployment in await queries.deployments_of_locked(uow.session, database, row.uid):
             mark_deleting(uow, deployment, clock)
         for key in await queries.endpoint_keys(uow.session, row.uid):
             revoke(uow, clock, key)
@@ -127,10 +127,9 @@ async def load_endpoint(
         EndpointNotFound: not in this project.
         EtagMismatch: it changed since it was read.
     """
-    found = await queries.endpoint(uow.session, project_uid, name)
-    if found is None:
+    row = await queries.endpoint_locked(uow.session, database, project_uid, name)
+    if row is None:
         raise EndpointNotFound(f"endpoint {name!r} does not exist in this project", field="name")
-    row = await queries.endpoint_locked(uow.session, database, found.uid)
     check_etag(etag, row.revision, f"endpoint {name!r}")
     return row
 

@@ -9,6 +9,7 @@ from modelyard.deploy.v1 import deploy_pb2
 
 from chassis.clock import Clock
 from chassis.database import Database, UnitOfWork
+from chassis.errors import InvalidArgument, RequestIdReused
 from chassis.ids import new_uid
 from chassis.names import check_id
 from chassis.rpc.idempotency import answered_before, remember_answer
@@ -26,6 +27,8 @@ from services.deploy.storage.convert import api_key_to_proto, project_to_proto
 from services.deploy.storage.tables import ApiKeyRow, ProjectRow
 
 PROJECT_KEY, PRIMARY_KEY, SECONDARY_KEY = 1, 2, 3
+# Endpoints one key may be limited to.
+SCOPES_MAX = 100
 
 
 async def create_project(
@@ -37,20 +40,22 @@ async def create_project(
         ProjectExists: the name is taken.
     """
     check_id(request.project_id, "project_id")
+    row = ProjectRow(
+        uid=new_uid(),
+        name=request.project_id,
+        members={principal: int(Role.OWNER)},
+        revision=1,
+        create_time=clock.now(),
+    )
     async with database.unit_of_work() as uow:
+        # The unique name orders creations: of two at once the second waits here, and then finds the first one's answer.
+        table = queries.table(ProjectRow)
+        added = await database.insert_ignoring(uow, table, [row.model_dump()], returning=[table.c.uid])
         before = await answered_before(uow, database, principal, request, deploy_pb2.Project)
         if before is not None:
             return before
-        if await queries.project(uow.session, request.project_id) is not None:
+        if not added:
             raise ProjectExists(f"project {request.project_id!r} exists; choose another name", field="project_id")
-        row = ProjectRow(
-            uid=new_uid(),
-            name=request.project_id,
-            members={principal: int(Role.OWNER)},
-            revision=1,
-            create_time=clock.now(),
-        )
-        uow.session.add(row)
         uow.emit(project_created(row))
         uow.project(project_access(row))
         answer = project_to_proto(row)
@@ -94,23 +99,36 @@ async def create_api_key(
 
     Raises:
         EndpointNotFound: a scope that is not an endpoint of the project.
+        InvalidArgument: more scopes than a key may have.
         ApiKeyExpiryPast: it would be expired already.
+        RequestIdReused: the request was answered before.
     """
+    if len(request.endpoints) > SCOPES_MAX:
+        raise InvalidArgument(
+            f"endpoints has {len(request.endpoints)} items; at most {SCOPES_MAX} are allowed: leave it empty for all",
+            field="endpoints",
+        )
     now = clock.now()
     if expire_time is not None and expire_time <= now:
         raise ApiKeyExpiryPast(
             f"expire_time {expire_time.isoformat()} is not after now, {now.isoformat()}", field="expire_time"
         )
     async with database.unit_of_work() as uow:
-        scopes = [await _endpoint_uid(uow, project_uid, name) for name in request.endpoints]
+        await queries.project_locked(uow.session, database, project_uid)
         # The answer holds a secret, so it is not kept: a repeat finds the request id used.
         stored = deploy_pb2.CreateApiKeyResponse()
-        await answered_before(uow, database, principal, request, deploy_pb2.CreateApiKeyResponse)
+        if await answered_before(uow, database, principal, request, deploy_pb2.CreateApiKeyResponse) is not None:
+            raise RequestIdReused(
+                f"request_id {request.request_id!r} made a key already, and a secret is shown once; use a new one, and "
+                "revoke the key if its secret was lost",
+                field="request_id",
+            )
         await remember_answer(uow, database, clock, principal, request, stored)
+        scopes = [await _endpoint_uid(uow, project_uid, name) for name in dict.fromkeys(request.endpoints)]
         answer = _add_key(
             uow, clock, project_uid, project, PROJECT_KEY, endpoint_uid="", scopes=scopes, expire_time=expire_time
         )
-        answer.api_key.endpoints.extend(request.endpoints)
+        answer.api_key.endpoints.extend(dict.fromkeys(request.endpoints))
         return answer
 
 
@@ -185,10 +203,9 @@ async def rotate_endpoint_key(
         EndpointNotFound: not an endpoint of this project.
     """
     async with database.unit_of_work() as uow:
-        row = await queries.endpoint(uow.session, project_uid, endpoint)
+        row = await queries.endpoint_locked(uow.session, database, project_uid, endpoint)
         if row is None:
             raise EndpointNotFound(f"endpoint {endpoint!r} does not exist in this project", field="name")
-        await queries.endpoint_locked(uow.session, database, row.uid)
         for old in await queries.endpoint_keys(uow.session, row.uid, kind):
             revoke(uow, clock, old)
         answer = _add_key(uow, clock, project_uid, project, kind, endpoint_uid=row.uid, scopes=[], expire_time=None)

@@ -95,8 +95,10 @@ class Reconciler:
         seen_ms = self._clock.now_ms()
         views = {view.instance_uid: view for view in await self._provider.list()}
         async with self._database.unit_of_work() as uow:
-            deployments = {row.uid: row for row in await queries.living_deployments(uow.session)}
-            pools = {row.uid: row for row in await queries.pools(uow.session)}
+            endpoints = await queries.endpoints_with_routes(uow.session, self._database)
+            deployments = {row.uid: row for row in await queries.living_deployments_locked(uow.session, self._database)}
+            pools = {row.uid: row for row in await queries.pools_locked(uow.session, self._database)}
+            # Nobody else changes instances.
             rows = await queries.living_instances(uow.session)
             owners: Mapping[str, DeploymentRow | PoolRow] = {**deployments, **pools}
             failures: dict[str, str] = {}
@@ -107,7 +109,7 @@ class Reconciler:
             living = [row for row in rows if row.state != InstanceState.RELEASED]
             living += self._size(uow, living, deployments, pools)
             changed = self._derive_states(uow, living, deployments, pools, failures)
-            changed = bool(await project_routes(uow, living)) or changed
+            changed = bool(await project_routes(uow, endpoints, living)) or changed
         for uid in refused:
             del self._refused[uid]
         self._act(living, views, seen_ms, owners)
@@ -346,11 +348,12 @@ class Reconciler:
         One that cannot be ended now stays in its row as releasing, and the next start ends it.
         """
         async with self._database.unit_of_work() as uow:
+            endpoints = await queries.endpoints_with_routes(uow.session, self._database)
             rows = await queries.living_instances(uow.session)
             for row in rows:
                 row.state = int(InstanceState.RELEASING)
                 uow.session.add(row)
-            await project_routes(uow, rows)
+            await project_routes(uow, endpoints, rows)
         await asyncio.gather(*self._acting.values(), return_exceptions=True)
         alive = [view.instance_uid for view in await self._provider.list() if not view.state.ended]
         ends = await asyncio.gather(*map(self._provider.terminate, alive), return_exceptions=True)

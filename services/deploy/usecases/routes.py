@@ -20,12 +20,11 @@ from services.deploy.usecases.endpoints import SERVERLESS
 MODEL_NAME = "model"
 
 
-async def project_routes(uow: UnitOfWork, living: Sequence[InstanceRow]) -> int:
-    """Project every route that differs from what was projected last; return how many.
+async def project_routes(uow: UnitOfWork, endpoints: Sequence[EndpointRow], living: Sequence[InstanceRow]) -> int:
+    """Project every route that differs from what was projected last; return how many. `endpoints` are locked.
 
     Comparing digests, not remembering what changed, is what makes a missed change impossible.
     """
-    endpoints = await queries.endpoints_with_routes(uow.session)
     by_endpoint: dict[str, list[DeploymentRow]] = {}
     for deployment in await queries.deployments_of(uow.session, [row.uid for row in endpoints]):
         by_endpoint.setdefault(deployment.endpoint_uid, []).append(deployment)
