@@ -18,7 +18,7 @@ $(STAMP): requirements.lock pyproject.toml client/pyproject.toml
 	@sh deploy/preflight.sh "$(PYTHON)"
 	@test -x $(BIN)/python || { echo "==> making .venv with $(PYTHON)"; "$(PYTHON)" -m venv .venv; }
 	@echo "==> installing the locked dependencies (about 350 MB to download the first time)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes --progress-bar on -q -r requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes --progress-bar on -r requirements.lock
 	@echo "==> installing modelyard"
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -q -e client -e .
 	@touch $(STAMP)

@@ -25,7 +25,7 @@ class LogFiles:
         file = self._files.get(name)
         if file is None:
             file = self._files[name] = self._path(name).open("a")
-        elif file.tell() + len(line) > self._bytes_max:
+        elif file.tell() + len(line.encode()) + 1 > self._bytes_max:
             file.close()
             self._path(name).replace(self._folder / f"{name}.log.1")
             file = self._files[name] = self._path(name).open("a")
