@@ -28,9 +28,20 @@ def check_period(period: str, now: datetime) -> str:
     return period
 
 
+def next_period(period: str) -> str:
+    """The month after one."""
+    months = int(period[:4]) * 12 + int(period[5:])
+    return f"{months // 12:04d}-{months % 12 + 1:02d}"
+
+
 def posting_period(occurred: str, now: str, closed: set[str]) -> tuple[str, bool]:
     """The period a record is stamped with for ever, and whether it is a correction.
 
-    It is the period of its occurrence while that is open, else the running one.
+    It is the period of its occurrence while that is open, else the running one; where that was closed by a clock ahead
+    of ours, the next.
     """
-    return (now, True) if occurred in closed else (occurred, False)
+    if occurred not in closed:
+        return occurred, False
+    while now in closed:
+        now = next_period(now)
+    return now, True

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from chassis.database import Database, UnitOfWork
 from services.billing.domain.meters import Meter
+from services.billing.domain.periods import next_period, period_of
 from services.billing.domain.usage import SEQUENCE_MAX, UsageFact, contiguous, is_uid
 from services.billing.storage.tables import (
     InstanceRow,
@@ -40,9 +41,13 @@ _QUARANTINE, _JOURNAL, _PERIOD = table(QuarantineRow), table(JournalRow), table(
 _SEEN_PROJECT, _SEEN_DEPLOYMENT = table(SeenProjectRow), table(SeenDeploymentRow)
 
 
-async def closed_periods(uow: UnitOfWork, database: Database, periods: Iterable[str]) -> set[str]:
-    """Which of these periods are closed; the rows are locked against closing until the transaction ends."""
-    wanted = sorted(set(periods))
+async def closed_periods(uow: UnitOfWork, database: Database, occurred: Iterable[str], now: datetime) -> set[str]:
+    """Which of the periods that records of these may be posted into are closed.
+
+    Their rows are locked, shared, until the transaction ends: closing waits.
+    """
+    running = period_of(now)
+    wanted = sorted({*occurred, running, next_period(running)})
     await database.insert_ignoring(
         uow, _PERIOD, [{"period": period, "closed": False} for period in wanted], returning=[_PERIOD.c.period]
     )

@@ -124,7 +124,7 @@ async def _post_windows(uow: UnitOfWork, database: Database, clock: Clock, row: 
         return
     now = clock.now()
     occurred = {window.id: period_of(time_from_ms(window.start_ms)) for window in closed_windows}
-    closed = await ledger.closed_periods(uow, database, {*occurred.values(), period_of(now)})
+    closed = await ledger.closed_periods(uow, database, occurred.values(), now)
     periods = {key: posting_period(period, period_of(now), closed) for key, period in occurred.items()}
     added = await ledger.add_windows(
         uow,

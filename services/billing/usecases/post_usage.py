@@ -10,6 +10,7 @@ from modelyard.billing.v1 import billing_pb2
 
 from chassis.clock import Clock
 from chassis.database import Database, UnitOfWork
+from chassis.telemetry import get_logger
 from services.billing.domain.errors import RecordInvalid
 from services.billing.domain.meters import Meter
 from services.billing.domain.periods import period_of, posting_period
@@ -22,6 +23,8 @@ from services.billing.events.published import (
     watermark,
 )
 from services.billing.storage import ledger
+
+log = get_logger(__name__)
 
 _COLUMNS = {
     Meter.INPUT_TOKENS: "input_tokens",
@@ -70,7 +73,7 @@ async def _periods(
     uow: UnitOfWork, database: Database, facts: Iterable[UsageFact], now: datetime
 ) -> dict[str, tuple[str, bool]]:
     occurred = {fact.id: period_of(fact.occur_time) for fact in facts}
-    closed = await ledger.closed_periods(uow, database, {*occurred.values(), period_of(now)})
+    closed = await ledger.closed_periods(uow, database, occurred.values(), now)
     return {record_id: posting_period(period, period_of(now), closed) for record_id, period in occurred.items()}
 
 
@@ -127,6 +130,7 @@ async def _quarantine(
         now=now,
     )
     if first:
+        log.error("usage record was quarantined", record=fact.id[:64], journal=fact.journal_id[:64], why=why)
         uow.emit(usage_conflicted(fact, billed_digest=billed_digest, quarantined_digest=quarantined_digest, now=now))
 
 

@@ -288,6 +288,15 @@ async def test_usage_of_a_closed_month_is_a_correction(make_database: DatabaseFa
     assert {key[1] for key in await rollups(database)} == {"2026-01"}
 
 
+async def test_nothing_is_posted_into_a_closed_month(make_database: DatabaseFactory, clock: ManualClock) -> None:
+    """Also not by a service whose clock still says that it is running."""
+    database = await ledger_with_prices(make_database)
+    await close_period(database, "2026-01")
+    await post_usage(database, clock, [usage()])
+    (row,) = await rows_of(database, UsageRow)
+    assert (row.period, row.correction) == ("2026-02", True)
+
+
 async def test_a_record_keeps_its_period(make_database: DatabaseFactory, clock: ManualClock) -> None:
     """A duplicate after the month was closed moves nothing."""
     database = await ledger_with_prices(make_database)

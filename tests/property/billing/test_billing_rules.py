@@ -124,11 +124,12 @@ def test_a_watermark_is_contiguous(order: list[int], repeats: int) -> None:
 
 
 @given(times, times, st.sets(times.map(period_of)))
-def test_a_period_is_the_records_own_or_the_running_one(occurred: datetime, now: datetime, closed: set[str]) -> None:
-    """And a correction exactly where it is not its own because that one was closed."""
+def test_a_record_is_posted_into_an_open_month(occurred: datetime, now: datetime, closed: set[str]) -> None:
+    """Its own while that is open, else the first one that is from the running one on, as a correction."""
     period, correction = posting_period(period_of(occurred), period_of(now), closed)
-    assert period == (period_of(now) if correction else period_of(occurred))
+    assert period not in closed
     assert correction == (period_of(occurred) in closed)
+    assert (period >= period_of(now)) if correction else (period == period_of(occurred))
 
 
 facts = st.builds(

@@ -13,7 +13,7 @@ from chassis.money import Rate
 from services.billing.domain.bill import LineKey, Sum, arithmetic, charge_line, total
 from services.billing.domain.errors import OfferNotAvailable, PeriodInvalid, PriceNotFound
 from services.billing.domain.meters import Meter
-from services.billing.domain.periods import check_period, period_of, posting_period
+from services.billing.domain.periods import check_period, next_period, period_of, posting_period
 from services.billing.domain.prices import OfferKind, check_same_shape, current_price, current_prices
 from tests.integration.billing.build import MODEL, hour_price, tokens_price
 
@@ -139,8 +139,18 @@ def test_what_is_no_month_is_refused(period: str) -> None:
 
 @pytest.mark.parametrize(
     ("closed", "expected"),
-    [(set(), ("2026-02", False)), ({"2026-02"}, ("2026-03", True)), ({"2026-01"}, ("2026-02", False))],
+    [
+        (set(), ("2026-11", False)),
+        ({"2026-11"}, ("2026-12", True)),
+        ({"2026-10"}, ("2026-11", False)),
+        ({"2026-11", "2026-12"}, ("2027-01", True)),
+    ],
 )
 def test_a_record_of_a_closed_month_is_a_correction(closed: set[str], expected: tuple[str, bool]) -> None:
-    """In the running month; any other keeps its own."""
-    assert posting_period("2026-02", "2026-03", closed) == expected
+    """In the running month, or the next one where that was closed by a clock ahead of ours; never in a closed one."""
+    assert posting_period("2026-11", "2026-12", closed) == expected
+
+
+def test_after_december_comes_january() -> None:
+    """Of the next year; the year keeps four digits."""
+    assert [next_period("2026-12"), next_period("2026-01"), next_period("0999-12")] == ["2027-01", "2026-02", "1000-01"]
