@@ -40,6 +40,7 @@ class OutboxRelay:
         retry_s_max: Longest wait between attempts while NATS or the database is away.
         claim_s: How long a relay that died keeps its rows from another one; longer than a batch takes.
         keep_s: How long published rows are kept for inspection.
+        answers_keep_s: How long the answers to request ids are kept; a repeat after that is a new request.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class OutboxRelay:
         retry_s_max: float = 5.0,
         claim_s: float = 15.0,
         keep_s: float = 86_400,
+        answers_keep_s: float = 30 * 86_400,
     ) -> None:
         self._database = database
         self._bus = bus
@@ -64,6 +66,7 @@ class OutboxRelay:
         self._retry_s_max = retry_s_max
         self._claim = timedelta(seconds=claim_s)
         self._keep = timedelta(seconds=keep_s)
+        self._answers_keep = timedelta(seconds=answers_keep_s)
         self._forget_at = monotonic()
 
     async def run(self) -> None:
@@ -167,12 +170,17 @@ class OutboxRelay:
                 )
 
     async def _forget_old(self) -> None:
-        if monotonic() < self._forget_at:
-            return
-        self._forget_at = monotonic() + _FORGET_EACH_S
-        outbox = self._database.tables.outbox
+        if monotonic() >= self._forget_at:
+            self._forget_at = monotonic() + _FORGET_EACH_S
+            await self.forget_old()
+
+    async def forget_old(self) -> None:
+        """Drop published rows older than `keep_s` and answers older than `answers_keep_s`."""
+        outbox, request = self._database.tables.outbox, self._database.tables.request
+        now = self._clock.now()
         async with self._database.unit_of_work() as uow:
-            await uow.session.execute(delete(outbox).where(outbox.c.publish_time < self._clock.now() - self._keep))
+            await uow.session.execute(delete(outbox).where(outbox.c.publish_time < now - self._keep))
+            await uow.session.execute(delete(request).where(request.c.answer_time < now - self._answers_keep))
 
 
 def _lane(row: Row[Any]) -> tuple[str, str]:

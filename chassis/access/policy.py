@@ -90,8 +90,9 @@ class AccessPolicy:
                 raise Unauthenticated("this server takes no inference keys")
             return await self.authenticate_key(metadata)
         claims = await self.verifier.verify(bearer_token(metadata.get("authorization")))
-        kind = CallerKind.SERVICE if claims.service else CallerKind.USER
-        return Caller(claims.principal, kind, is_admin=claims.is_admin and kind is CallerKind.USER)
+        if claims.service:
+            return Caller(claims.service, CallerKind.SERVICE)
+        return Caller(claims.principal, CallerKind.USER, is_admin=claims.is_admin)
 
     async def authorize(self, rule: access_pb2.AccessRule, caller: Caller, request: Any) -> Caller:
         """The caller with its project and role, if it may do this.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +13,14 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from chassis.errors import Unauthenticated
+from chassis.errors import DependencyUnavailable, Unauthenticated
 
 ISSUER = "modelyard"
 AUDIENCE = "modelyard"
+# A principal is a key in rows and in members of projects.
+PRINCIPAL_LENGTH_MAX = 128
+_ISSUER_TIMEOUT_S = 5.0
+_ISSUER_RETRY_S = 5.0
 _WAY_OUT = "pass a control-plane token as `authorization: Bearer …`; `modelyard token create` makes one"
 
 
@@ -66,20 +72,19 @@ class TokenVerifier:
         self._public_key_pem = public_key_pem
         self._oidc_issuer = oidc_issuer
         self._oidc_audience = oidc_audience
-        self._oidc_keys = (
-            jwt.PyJWKClient(f"{oidc_issuer.rstrip('/')}/.well-known/jwks.json", timeout=5) if oidc_issuer else None
-        )
+        self._oidc_keys: jwt.PyJWKClient | None = None
 
     async def verify(self, token: str) -> Claims:
         """The claims of a valid token.
 
         Raises:
             Unauthenticated: expired, signed by someone else, for someone else, or no token at all.
+            DependencyUnavailable: the OIDC issuer does not give its keys.
         """
         try:
             issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
-            if self._oidc_keys is not None and issuer == self._oidc_issuer:
-                return await self._verify_oidc(token, self._oidc_keys)
+            if self._oidc_issuer and issuer == self._oidc_issuer:
+                return _claims(await self._verify_oidc(token))
             if self._public_key_pem is None:
                 raise jwt.InvalidIssuerError
             claims = jwt.decode(
@@ -90,17 +95,21 @@ class TokenVerifier:
                 issuer=ISSUER,
                 options={"require": ["exp", "sub", "iat"]},
             )
+        except jwt.PyJWKClientConnectionError as error:
+            raise DependencyUnavailable(
+                f"the issuer {self._oidc_issuer} does not give its keys; try again", retry_after_s=_ISSUER_RETRY_S
+            ) from error
         except jwt.ExpiredSignatureError:
             raise Unauthenticated(f"the token has expired; {_WAY_OUT}") from None
         except jwt.PyJWTError:
             raise Unauthenticated(f"the token is not valid here; {_WAY_OUT}") from None
         ours = claims.get("modelyard") or {}
-        return Claims(str(claims["sub"]), bool(ours.get("admin")), str(ours.get("service") or ""))
+        return _claims(claims, is_admin=bool(ours.get("admin")), service=str(ours.get("service") or ""))
 
-    async def _verify_oidc(self, token: str, keys: jwt.PyJWKClient) -> Claims:
+    async def _verify_oidc(self, token: str) -> dict[str, Any]:
         # The issuer's keys come over HTTP when they are not known yet: not on the event loop.
-        key = await asyncio.to_thread(keys.get_signing_key_from_jwt, token)
-        claims = jwt.decode(
+        key = await asyncio.to_thread(self._oidc_key, token)
+        claims: dict[str, Any] = jwt.decode(
             token,
             key,
             algorithms=["RS256", "ES256", "EdDSA"],
@@ -108,7 +117,31 @@ class TokenVerifier:
             issuer=self._oidc_issuer,
             options={"require": ["exp", "sub"]},
         )
-        return Claims(str(claims["sub"]), is_admin=False, service="")
+        return claims
+
+    def _oidc_key(self, token: str) -> jwt.PyJWK:
+        if self._oidc_keys is None:
+            self._oidc_keys = jwt.PyJWKClient(_jwks_uri(self._oidc_issuer), timeout=_ISSUER_TIMEOUT_S)
+        return self._oidc_keys.get_signing_key_from_jwt(token)
+
+
+def _jwks_uri(issuer: str) -> str:
+    """Where an issuer's keys are, as its discovery document says (OpenID Connect Discovery 1.0, section 4)."""
+    address = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+    try:
+        with urllib.request.urlopen(address, timeout=_ISSUER_TIMEOUT_S) as answer:  # noqa: S310 - the operator named it
+            return str(json.load(answer)["jwks_uri"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise jwt.PyJWKClientConnectionError(f"{address} does not say where the keys are: {error}") from error
+
+
+def _claims(claims: dict[str, Any], *, is_admin: bool = False, service: str = "") -> Claims:
+    principal = str(claims["sub"])
+    if not 1 <= len(principal) <= PRINCIPAL_LENGTH_MAX or not principal.isprintable():
+        raise Unauthenticated(
+            f"the token's subject has {len(principal)} characters; 1 to {PRINCIPAL_LENGTH_MAX} printable ones are allowed"
+        )
+    return Claims(principal, is_admin, service)
 
 
 def bearer_token(header: str | None) -> str:

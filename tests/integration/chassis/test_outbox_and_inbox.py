@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 import pytest_asyncio
+from modelyard.deploy.v1.deploy_pb2 import CreateProjectRequest, Project
 from sqlalchemy import Column, Integer, MetaData, String, Table, select, update
 
 from chassis.bus import Bus, BusUnavailable, StreamFull
@@ -18,6 +19,7 @@ from chassis.events import Event, Projection, decode_projection
 from chassis.ids import new_uid
 from chassis.inbox import BatchConsumer, Consumer, replay_dead_letters
 from chassis.outbox import OutboxRelay
+from chassis.rpc.idempotency import answered_before, remember_answer
 from tests.clock import ManualClock
 from tests.conftest import DatabaseFactory
 from tests.infra.broker import Broker
@@ -476,3 +478,28 @@ async def test_old_inbox_rows_are_forgotten(nats: Broker, database: Database, cl
     await loop.forget_old()
     async with database.reader() as session:
         assert not (await session.execute(select(CHASSIS.inbox))).all()
+
+
+async def test_old_answers_and_published_rows_are_forgotten(
+    nats: Broker, database: Database, clock: ManualClock
+) -> None:
+    """Published rows go after a day, answers to request ids after a month; what is unpublished never goes."""
+    relay = OutboxRelay(database, await nats.bus_as("deploy"), clock)
+    await emit(database, an_event(1))
+    await relay.relay_once()
+    await emit(database, an_event(2))
+    request, answer = CreateProjectRequest(request_id="r1"), Project(name="projects/shop")
+    async with database.unit_of_work() as uow:
+        await remember_answer(uow, database, clock, "ann", request, answer)
+
+    clock.advance(2 * 86_400)
+    await relay.forget_old()
+    async with database.unit_of_work() as uow:
+        assert await answered_before(uow, database, "ann", request, Project) == answer
+        assert (await uow.session.execute(select(CHASSIS.outbox.c.sequence))).scalars().all() == [2]
+
+    clock.advance(30 * 86_400)
+    await relay.forget_old()
+    async with database.unit_of_work() as uow:
+        assert await answered_before(uow, database, "ann", request, Project) is None
+    assert await unpublished(database) == 1
