@@ -9,7 +9,6 @@ from modelyard.catalog.v1 import catalog_pb2_grpc
 
 from chassis.access import AccessPolicy, TokenVerifier
 from chassis.bus import Bus
-from chassis.clock import Clock
 from chassis.database import Database
 from chassis.database.migrations import migrate
 from chassis.outbox import OutboxRelay
@@ -18,7 +17,7 @@ from chassis.service import ServiceContext
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.settings import CatalogSettings
 from services.catalog.storage.tables import CHASSIS
-from services.catalog.usecases.sync_content import announce_stages, sync_content
+from services.catalog.usecases.sync_content import sync_content, watch_dates
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 SERVICE = "modelyard.catalog.v1.CatalogService"
@@ -46,7 +45,7 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     await server.start()
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "catalog")
     context.spawn(OutboxRelay(database, bus, clock).run(), "outbox relay")
-    context.spawn(_watch_dates(database, clock, settings.lifecycle_check_s), "lifecycle")
+    context.spawn(watch_dates(database, clock, settings.lifecycle_check_s), "lifecycle")
     context.ready({"grpc": server.address})
     await context.stop_event.wait()
     async with asyncio.timeout(settings.stop_s_max):
@@ -54,9 +53,3 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
         await context.close()
         await bus.close()
         await database.dispose()
-
-
-async def _watch_dates(database: Database, clock: Clock, check_s: float) -> None:
-    while True:
-        await announce_stages(database, clock)
-        await asyncio.sleep(check_s)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from chassis.clock import Clock
-from chassis.database import Database, UnitOfWork
+from chassis.database import DATABASE_ERRORS, Database, UnitOfWork
 from chassis.ids import new_uid
 from chassis.names import ResourcePattern
 from chassis.telemetry import get_logger
@@ -95,6 +95,16 @@ async def announce_stages(database: Database, clock: Clock) -> int:
                 _announce(uow, row, stage, now)
                 changed += 1
     return changed
+
+
+async def watch_dates(database: Database, clock: Clock, check_s: float) -> None:
+    """Announce stages for ever; while the database is away their day is announced when it is back."""
+    while True:
+        try:
+            await announce_stages(database, clock)
+        except DATABASE_ERRORS as error:
+            log.warning("lifecycle dates wait", error=str(error), retry_s=check_s)
+        await asyncio.sleep(check_s)
 
 
 def dates_of(row: VersionRow) -> Dates:

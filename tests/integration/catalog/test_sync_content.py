@@ -13,6 +13,7 @@ from modelyard.catalog.v1 import catalog_pb2, events_pb2
 from sqlalchemy import select, update
 
 from chassis.database import Database
+from chassis.outbox import OutboxRelay
 from services.catalog.domain.errors import ContentInvalid
 from services.catalog.domain.lifecycle import Stage
 from services.catalog.main import MIGRATIONS
@@ -20,9 +21,11 @@ from services.catalog.settings import CatalogSettings
 from services.catalog.sources.content import Artifact, read_content
 from services.catalog.storage.queries import table
 from services.catalog.storage.tables import CHASSIS, CollectionRow, InstanceTypeRow, ModelRow, PublisherRow, VersionRow
-from services.catalog.usecases.sync_content import announce_stages, sync_content
+from services.catalog.usecases import sync_content as sync_content_module
+from services.catalog.usecases.sync_content import announce_stages, sync_content, watch_dates
 from tests.clock import START, ManualClock
 from tests.conftest import DatabaseFactory
+from tests.infra.broker import Broker
 from tests.integration.catalog.build import (
     ARTIFACT,
     MODEL_NAME,
@@ -261,6 +264,48 @@ async def test_two_that_look_at_the_dates_at_once_announce_once(
     counts = await asyncio.gather(*(announce_stages(database, later) for database in databases * 3))
     assert sum(counts) == 1
     assert len(await events(databases[0], CHANGED)) == 1
+
+
+async def test_dates_are_watched_while_the_database_comes_and_goes(
+    make_database: DatabaseFactory, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An absence ends nothing: the day is announced afterwards."""
+    database = await make_database(CHASSIS, MIGRATIONS)
+    await sync_content(database, clock, write_content(tmp_path, a_model(versions=[a_version(lifecycle=LIFECYCLE)])))
+    away = [ConnectionRefusedError("the database is away")]
+    announced = asyncio.Event()
+
+    async def announce(*arguments: Any) -> int:
+        if away:
+            raise away.pop()
+        count = await announce_stages(*arguments)
+        announced.set()
+        return count
+
+    monkeypatch.setattr(sync_content_module, "announce_stages", announce)
+    watch = asyncio.create_task(watch_dates(database, ManualClock(datetime(2026, 2, 2, tzinfo=UTC)), 0.01))
+    try:
+        async with asyncio.timeout(10):
+            await asyncio.wait([watch, asyncio.create_task(announced.wait())], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+    assert [event.stage for event in await events(database, CHANGED)] == [Stage.LEGACY]
+
+
+async def test_every_event_is_published_once(
+    make_database: DatabaseFactory, nats: Broker, clock: ManualClock, tmp_path: Path
+) -> None:
+    """By two catalogs that load the same content and relay side by side."""
+    databases = [await make_database(CHASSIS, MIGRATIONS) for _ in range(2)]
+    content = write_content(tmp_path, a_model(versions=[a_version("1"), a_version("2")]), listed_only("big"))
+    bus = await nats.bus_as("catalog")
+    await asyncio.gather(*(sync_content(database, clock, content) for database in databases))
+    relays = [OutboxRelay(database, bus, clock) for database in databases]
+    while sum(await asyncio.gather(*(relay.relay_once() for relay in relays))):
+        pass
+    stream = await (await nats.tester()).jetstream.stream_info("CATALOG")
+    assert stream.state.messages == 3
 
 
 async def test_new_dates_are_announced(make_database: DatabaseFactory, clock: ManualClock, tmp_path: Path) -> None:
