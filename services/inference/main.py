@@ -48,10 +48,13 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
         ),
     )
     journal.start()
+    context.spawn(journal.watch(), "journal")
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "inference")
-    keys = KeyDirectory(bus, clock, stale_s_max=settings.routes_stale_s_max)
+    keys = KeyDirectory(
+        bus, clock, stale_s_max=settings.routes_stale_s_max, arrive_s=settings.access_arrive_s
+    )
     routes = RouteDirectory(bus, clock, stale_s_max=settings.routes_stale_s_max)
-    directory = BucketRoleDirectory(bus)
+    directory = BucketRoleDirectory(bus, arrive_s=settings.access_arrive_s)
     publisher = Publisher(journal, bus, clock, resend_s=settings.usage_resend_s)
     for watch in (keys.watch, routes.watch, directory.watch, publisher.watch):
         context.spawn(watch.run(), "bucket watch")
@@ -107,8 +110,8 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
         rest.should_exit = True
         await server.stop(grace_s=settings.stop_s_max / 2)
         await asyncio.gather(serving, return_exceptions=True)
-        # Calls that were cut settle on the loop before the journal closes; what is not sent waits for the next start.
-        await asyncio.sleep(0)
+        # Calls that were cut settle before the journal closes; what is not sent waits for the next start.
+        await journal.all_settled()
         await context.close()
         journal.close()
         await backend.close()

@@ -28,7 +28,8 @@ def read_frames(path: Path) -> Iterator[tuple[int, journal_pb2.JournalFrame]]:
         length, checksum = _HEAD.unpack_from(content, offset)
         end = offset + _HEAD.size + length
         body = content[offset + _HEAD.size : end]
-        if length > FRAME_BYTES_MAX or len(body) != length or zlib.crc32(body) != checksum:
+        # Of zeros alone, as a lost block leaves them, the checksum would be right.
+        if not 0 < length <= FRAME_BYTES_MAX or len(body) != length or zlib.crc32(body) != checksum:
             return
         try:
             frame = journal_pb2.JournalFrame.FromString(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from time import monotonic
 
 from modelyard.type.v1 import access_pb2, usage_pb2
@@ -43,8 +44,8 @@ class Publisher:
         self._batch_records_max = batch_records_max
         self._gather_s = gather_s
         self._resend_s = resend_s
-        # When each uncommitted record was last taken by NATS.
-        self._sent_at: dict[int, float] = {}
+        # When NATS took each record, oldest first; those that billing committed meanwhile are passed over.
+        self._sent: deque[tuple[float, int]] = deque()
         self.watch = bus.watch_bucket(self.WATERMARKS, self._watermark)
 
     async def run(self) -> None:
@@ -70,13 +71,7 @@ class Publisher:
 
     async def _publish_once(self) -> int:
         """One message of what is due; how many records it held."""
-        now = monotonic()
-        due: list[int] = []
-        for seq in sorted(self._journal.settled):
-            if now - self._sent_at.get(seq, float("-inf")) >= self._resend_s:
-                due.append(seq)
-                if len(due) == self._batch_records_max:
-                    break
+        due = self._take_due()
         if not due:
             return 0
         batch = usage_pb2.UsageBatch(records=[self._journal.settled[seq] for seq in due])
@@ -90,14 +85,30 @@ class Publisher:
             sequence=due[0],
             time=self._clock.now(),
         )
-        await self._bus.publish(event)
-        for seq in due:
-            self._sent_at[seq] = now
+        try:
+            await self._bus.publish(event)
+        except BaseException:
+            self._journal.unsent.extendleft(reversed(due))
+            raise
+        self._sent.extend((monotonic(), seq) for seq in due)
         return len(due)
+
+    def _take_due(self) -> list[int]:
+        """What was never sent, then what was sent too long ago; each step costs the same however much is waiting."""
+        due: list[int] = []
+        too_old = monotonic() - self._resend_s
+        while len(due) < self._batch_records_max:
+            if self._journal.unsent:
+                seq = self._journal.unsent.popleft()
+            elif self._sent and self._sent[0][0] <= too_old:
+                _, seq = self._sent.popleft()
+            else:
+                break
+            if seq in self._journal.settled:
+                due.append(seq)
+        return due
 
     def _watermark(self, key: str, value: bytes | None, _sequence: int) -> None:
         if key != self._journal.journal_id or value is None:
             return
-        committed = access_pb2.JournalWatermark.FromString(value).committed_seq
-        self._journal.forget_committed(committed)
-        self._sent_at = {seq: sent for seq, sent in self._sent_at.items() if seq > committed}
+        self._journal.forget_committed(access_pb2.JournalWatermark.FromString(value).committed_seq)

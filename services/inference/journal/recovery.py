@@ -8,9 +8,12 @@ from pathlib import Path
 
 from modelyard.type.v1 import money_pb2, usage_pb2
 
+from chassis.telemetry import get_logger
 from services.inference.domain.errors import JournalCorrupt
 from services.inference.domain.usage import Counts, Outcome
 from services.inference.journal.frames import read_frames
+
+log = get_logger(__name__)
 
 
 @dataclass
@@ -46,7 +49,8 @@ def recover(folder: Path) -> Recovered:
             good = end
             step = frame.WhichOneof("step")
             if step == "opened":
-                opened[frame.opened.journal_seq] = frame.opened
+                if frame.opened.journal_seq not in found.settled:
+                    opened[frame.opened.journal_seq] = frame.opened
                 found.last_seq = max(found.last_seq, frame.opened.journal_seq)
             elif step == "progress":
                 progress = frame.progress
@@ -60,11 +64,22 @@ def recover(folder: Path) -> Recovered:
                     f"{path} is damaged at byte {good} and is not the newest segment; restore it from a copy, or move the "
                     "journal away and reconcile"
                 )
-            os.truncate(path, good)
+            log.warning("the journal's torn end was cut off", segment=path.name, bytes=path.stat().st_size - good)
+            _cut(path, good)
         found.segments.append((path, found.last_seq))
     for seq in sorted(opened):
         found.interrupted.append(settled_record(opened[seq], Outcome.INTERRUPTED, counts.get(seq, Counts())))
     return found
+
+
+def _cut(path: Path, size: int) -> None:
+    """Durably: a torn end that came back with the next power cut would stand in a segment that is not the newest."""
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.ftruncate(descriptor, size)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def settled_record(opened: usage_pb2.UsageRecord, outcome: Outcome, counts: Counts) -> usage_pb2.UsageRecord:
