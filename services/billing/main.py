@@ -40,7 +40,7 @@ async def main(context: ServiceContext, settings: BillingSettings) -> None:
     await check_clock(database, clock, settings.clock_behind_s_max)
     await load_price_lists(database, settings.price_lists_dir)
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "billing")
-    directory = BucketRoleDirectory(bus)
+    directory = BucketRoleDirectory(bus, arrive_s=settings.access_arrive_s)
     consumed = Consumed(database, clock)
     context.spawn(directory.watch.run(), "roles")
     context.spawn(OutboxRelay(database, bus, clock).run(), "outbox relay")

@@ -9,13 +9,14 @@ from chassis.clock import Clock, ms_from_time, time_from_ms
 from chassis.database import Database, UnitOfWork
 from services.billing.domain.errors import InstanceFactInvalid
 from services.billing.domain.periods import period_of, posting_period
-from services.billing.domain.usage import OCCUR_TIME_MIN
+from services.billing.domain.usage import OCCUR_TIME_MIN, is_uid
 from services.billing.domain.windows import Life, cut
 from services.billing.storage import ledger
 from services.billing.storage.tables import InstanceRow
 
 # How far deploy's clock may be ahead of ours.
 AHEAD_MAX = timedelta(days=1)
+TEXT_LENGTH_MAX = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,20 @@ async def post_allocation(uow: UnitOfWork, database: Database, clock: Clock, fac
     """An instance was rented.
 
     Raises:
-        InstanceFactInvalid: it was allocated before with other content, has no cores, or at no time that can be true.
+        InstanceFactInvalid: it was allocated before with other content, or holds what cannot be true.
     """
     if fact.vcpus < 1:
         raise InstanceFactInvalid(f"instance {fact.instance_uid} has {fact.vcpus} cores; at least 1 is allowed")
+    for name in ("project_uid", "deployment_uid"):
+        _check_uid(fact.instance_uid, name, getattr(fact, name))
+    for name in ("endpoint_uid", "deployment", "model_version", "instance_type", "price_version", "quote"):
+        text = getattr(fact, name)
+        if len(text) > TEXT_LENGTH_MAX or not text.isprintable():
+            raise InstanceFactInvalid(
+                f"instance {fact.instance_uid}: {name} {text[:64]!r} has {len(text)} characters; up to "
+                f"{TEXT_LENGTH_MAX} printable ones are allowed",
+                field=name,
+            )
     said = {
         "project_uid": fact.project_uid,
         "endpoint_uid": fact.endpoint_uid,
@@ -96,8 +107,14 @@ async def post_release(
     await _post_windows(uow, database, clock, row)
 
 
+def _check_uid(instance_uid: str, name: str, value: str) -> None:
+    if not is_uid(value):
+        raise InstanceFactInvalid(f"instance {instance_uid[:64]!r}: {name} {value[:64]!r} is not a UUID", field=name)
+
+
 def _fact_ms(clock: Clock, instance_uid: str, what: str, moment: datetime) -> int:
-    """A fact's time, unless it would bill decades: one that is missing, or far from now."""
+    """A fact's time; refused where it would bill decades: one that is missing, or far ahead of now."""
+    _check_uid(instance_uid, "instance_uid", instance_uid)
     if not OCCUR_TIME_MIN <= moment <= clock.now() + AHEAD_MAX:
         raise InstanceFactInvalid(
             f"instance {instance_uid} was {what} at {moment.isoformat()}; {OCCUR_TIME_MIN.year} to one day from now is "

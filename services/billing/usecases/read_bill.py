@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from chassis.clock import Clock, time_from_ms
+from chassis.clock import Clock, ms_from_time, time_from_ms
 from chassis.database import Database
 from chassis.paging import page_size, page_token_decode, page_token_encode, split_page
 from services.billing.domain.bill import Line, LineKey, Sum, charge_line, total
@@ -17,7 +17,7 @@ from services.billing.domain.meters import Meter
 from services.billing.domain.periods import check_period, period_of, posting_period
 from services.billing.domain.windows import Window, cut
 from services.billing.storage import reads
-from services.billing.storage.tables import InstanceRow
+from services.billing.storage.tables import InstanceRow, WindowRow
 from services.billing.usecases.post_instance_facts import life_of
 
 
@@ -184,36 +184,38 @@ async def _window_events(
     scope: str,
     token: str,
 ) -> tuple[list[LineEvent], str]:
-    after = page_token_decode(token, scope, (0, ""))
-    found = await reads.line_windows(session, project_uid, period, key, after=after, limit=limit + 1)
-    rows, more = split_page(found, limit)
-    events = [
-        LineEvent(
-            record_id=row.id,
-            occur_time=time_from_ms(row.start_ms),
-            quantity=row.core_ms,
-            instance_uid=row.instance_uid,
-            end_time=time_from_ms(row.end_ms),
-        )
-        for row in rows
-    ]
-    if more:
-        return events, page_token_encode(scope, [rows[-1].start_ms, rows[-1].id])
-    # The open windows follow the last posted one; there is one an instance, so they need no page of their own.
-    for instance, windows in await _open_windows(session, now, project_uid, period):
-        if _line_key(instance) == key:
-            events += [
-                LineEvent(
-                    record_id=window.id,
-                    occur_time=time_from_ms(window.start_ms),
-                    quantity=window.core_ms,
-                    instance_uid=instance.instance_uid,
-                    end_time=time_from_ms(window.end_ms),
-                    open=True,
-                )
-                for window in windows
-            ]
-    return events, ""
+    """Posted windows by start, then the open one of every instance."""
+    shown_open, start_ms, window_id = page_token_decode(token, scope, (0, 0, ""))
+    events: list[LineEvent] = []
+    if not shown_open:
+        rows = await reads.line_windows(session, project_uid, period, key, after=(start_ms, window_id), limit=limit + 1)
+        events += [_window_event(row.instance_uid, row, is_open=False) for row in rows]
+    if len(events) <= limit:
+        still_open = [
+            (window, instance.instance_uid)
+            for instance, windows in await _open_windows(session, now, project_uid, period)
+            if _line_key(instance) == key
+            for window in windows
+            if not shown_open or (window.start_ms, window.id) > (start_ms, window_id)
+        ]
+        still_open.sort(key=lambda found: (found[0].start_ms, found[0].id))
+        events += [_window_event(instance_uid, window, is_open=True) for window, instance_uid in still_open]
+    page, more = split_page(events, limit)
+    if not more:
+        return list(page), ""
+    last = page[-1]
+    return list(page), page_token_encode(scope, [int(last.open), ms_from_time(last.occur_time), last.record_id])
+
+
+def _window_event(instance_uid: str, window: Window | WindowRow, *, is_open: bool) -> LineEvent:
+    return LineEvent(
+        record_id=window.id,
+        occur_time=time_from_ms(window.start_ms),
+        quantity=window.core_ms,
+        instance_uid=instance_uid,
+        end_time=time_from_ms(window.end_ms),
+        open=is_open,
+    )
 
 
 async def reconcile(database: Database, clock: Clock, project_uid: str, period: str) -> Reconciled:

@@ -17,7 +17,7 @@ from services.billing.domain.meters import Meter
 from services.billing.events.consumed import Consumed
 from services.billing.events.published import timestamp
 from services.billing.storage.tables import PeriodRow, WindowRow
-from services.billing.usecases.read_bill import explain_line, get_bill, reconcile
+from services.billing.usecases.read_bill import LineEvent, explain_line, get_bill, reconcile
 from tests.clock import START, ManualClock
 from tests.conftest import DatabaseFactory
 from tests.integration.billing.build import (
@@ -122,24 +122,28 @@ async def test_an_hour_costs_what_the_list_says(make_database: DatabaseFactory, 
     assert str(bill.total) == "0.096000"
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 50])
 async def test_an_explained_core_hour_shows_posted_and_open_windows(
-    make_database: DatabaseFactory, clock: ManualClock
+    make_database: DatabaseFactory, clock: ManualClock, size: int
 ) -> None:
-    """Page by page, oldest first, the open one last; together they are the line."""
+    """Page by page, no page longer than asked for: posted ones, then those of every living instance; they are the line."""
     database = await ledger_with_prices(make_database)
-    await allocate(database, clock)
-    await observe(database, clock, START + 2.25 * HOUR)
+    for instance_uid in (INSTANCE, ENDPOINT, DEPLOYMENT):
+        await allocate(database, clock, instance_uid=instance_uid)
+        await observe(database, clock, START + 1.25 * HOUR, instance_uid)
     (line,) = (await get_bill(database, clock, PROJECT, "")).lines
-    events, token = [], ""
+    events: list[LineEvent] = []
+    token = ""
     while True:
-        explained = await explain_line(database, clock, PROJECT, "", line.key.line_id, 1, token)
-        events += explained.events
-        token = explained.next_page_token
+        page = await explain_line(database, clock, PROJECT, "", line.key.line_id, size, token)
+        assert 1 <= len(page.events) <= size
+        events += page.events
+        token = page.next_page_token
         if not token:
             break
-    assert [event.open for event in events] == [False, False, True]
+    assert [event.open for event in events] == [False] * 3 + [True] * 3
+    assert len({event.record_id for event in events}) == 6
     assert sum(event.quantity for event in events) == line.sum.quantity
-    assert {event.instance_uid for event in events} == {INSTANCE}
 
 
 async def test_a_life_over_midnight_of_a_month_is_on_both_bills(
@@ -192,6 +196,27 @@ async def test_an_instance_is_allocated_once(
     await release(database, clock, START + HOUR)
     (window,) = await rows_of(database, WindowRow)
     assert (window.price_version, window.core_ms) == (allocation().price_version, 2 * 3_600_000)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"instance_uid": ""},
+        {"project_uid": "shop"},
+        {"deployment_uid": "a\0b"},
+        {"model_version": "a\0b"},
+        {"price_version": "p" * 513},
+        {"vcpus": 0},
+    ],
+    ids=lambda broken: next(iter(broken)),
+)
+async def test_a_broken_allocation_is_refused(
+    make_database: DatabaseFactory, clock: ManualClock, broken: dict[str, Any]
+) -> None:
+    """A Problem, which makes it a dead letter; an error of the database would stop the consumer for good."""
+    database = await ledger_with_prices(make_database)
+    with pytest.raises(InstanceFactInvalid):
+        await allocate(database, clock, **broken)
 
 
 async def test_an_instance_ends_once(make_database: DatabaseFactory, clock: ManualClock) -> None:
