@@ -38,6 +38,8 @@ class ServiceSettings(BaseSettings):
     # OIDC issuer whose tokens are taken too; its keys are read from `<issuer>/.well-known/openid-configuration`.
     oidc_issuer: str = ""
     oidc_audience: str = "modelyard"
+    # How long an unknown project, member or key is waited for, seconds: one made a moment ago may be on its way.
+    access_arrive_s: float = 1.0
     # Token this service calls others with.
     service_token_file: Path | None = None
 

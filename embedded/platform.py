@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -34,10 +34,15 @@ class PlatformFailed(Exception):
 
 
 class Platform:
-    """`start` returns when everything answers; `stop` leaves nothing running."""
+    """`start` returns when everything answers; `stop` leaves nothing running.
 
-    def __init__(self, home: Home, log_line: LogLine) -> None:
+    Args:
+        environment: What services are started with; this process's own where it is None.
+    """
+
+    def __init__(self, home: Home, log_line: LogLine, environment: Mapping[str, str] | None = None) -> None:
         self.home = home
+        self._environment = dict(os.environ if environment is None else environment)
         self._log_line = log_line
         self._supervisor = Supervisor(log_line)
         self._identities: NatsIdentities | None = None
@@ -67,7 +72,7 @@ class Platform:
         self._lease = asyncio.create_task(self._touch_lease(), name="lease")
         self._nats = NatsServer(self.home.nats, self._identities)
         self._nats.prepare()
-        self._supervisor.start(Child("nats", tied_command(self._nats.command), dict(os.environ)))
+        self._supervisor.start(Child("nats", tied_command(self._nats.command), self._environment))
         for service in SERVICES:
             self._supervisor.start(self._service(service, ports))
         await self._provision(self._nats)
@@ -115,7 +120,7 @@ class Platform:
         # What an operator sets in the environment wins over the embedded defaults.
         environment = {
             **{prefix + name: str(value) for name, value in settings.items()},
-            **os.environ,
+            **self._environment,
             "MODELYARD_PARENT_PID": str(os.getpid()),
             "PYTHONUNBUFFERED": "1",
         }
@@ -181,9 +186,11 @@ class Platform:
 
 
 @contextlib.asynccontextmanager
-async def running_platform(data_dir: Path, log_line: LogLine) -> AsyncIterator[Platform]:
+async def running_platform(
+    data_dir: Path, log_line: LogLine, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Platform]:
     """A platform for the block; stopped cleanly however the block ends."""
-    platform = Platform(Home(data_dir), log_line)
+    platform = Platform(Home(data_dir), log_line, environment)
     try:
         await platform.start()
         yield platform

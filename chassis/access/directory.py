@@ -24,8 +24,13 @@ class ProjectRoles:
 class RoleDirectory(Protocol):
     """Where a service looks roles up."""
 
-    async def find_project(self, project: str) -> ProjectRoles | None:
-        """By name or uid."""
+    async def find_project(self, project: str, principal: str = "", role: int = 0) -> ProjectRoles | None:
+        """By name or uid.
+
+        A directory that learns from another service waits a moment for what may be on its way: the project, and that
+        `principal` has at least `role` in it. So it takes a stranger as long to hear of a project that exists as of
+        one that does not.
+        """
         ...
 
 
@@ -33,7 +38,7 @@ class BucketRoleDirectory:
     """Roles from the `projects` bucket; for every service but the one that owns them.
 
     Args:
-        arrive_s: How long an unknown project is waited for: one that was made a moment ago may be on its way.
+        arrive_s: How long an unknown project or member is waited for: one that was made a moment ago may be on its way.
     """
 
     BUCKET = "projects"
@@ -45,14 +50,17 @@ class BucketRoleDirectory:
         self._by_name: dict[str, ProjectRoles] = {}
         self.watch: BucketWatch = bus.watch_bucket(self.BUCKET, self._changed)
 
-    async def find_project(self, project: str) -> ProjectRoles | None:
+    async def find_project(self, project: str, principal: str = "", role: int = 0) -> ProjectRoles | None:
         try:
             async with asyncio.timeout(self._arrive_s):
-                while (found := self._by_name.get(project) or self._by_uid.get(project)) is None:
+                while (found := self._known(project)) is None or found.roles.get(principal, 0) < role:
                     await self._change.wait()
         except TimeoutError:
-            return None
+            return self._known(project)
         return found
+
+    def _known(self, project: str) -> ProjectRoles | None:
+        return self._by_name.get(project) or self._by_uid.get(project)
 
     def _changed(self, key: str, value: bytes | None, _sequence: int) -> None:
         known = self._by_uid.pop(key, None)

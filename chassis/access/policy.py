@@ -127,11 +127,12 @@ class AccessPolicy:
         named = project_in(request, rule.project)
         if self.directory is None:
             raise PermissionDenied("this server knows no projects")
-        roles = await self.directory.find_project(named)
         if caller.kind is CallerKind.SERVICE or caller.is_admin:
+            roles = await self.directory.find_project(named)
             if roles is None:
                 raise NotFound(f"project {named!r} does not exist; `modelyard project list` shows those that do")
             return _within(caller, roles, access_pb2.ROLE_ADMIN if caller.is_admin else access_pb2.ROLE_SERVICE)
+        roles = await self.directory.find_project(named, caller.principal, rule.role)
         role = roles.roles.get(caller.principal, 0) if roles is not None else 0
         if roles is None or role < rule.role:
             needed = access_pb2.Role.Name(rule.role).removeprefix("ROLE_").lower().replace("_", " ")

@@ -9,6 +9,8 @@ import jwt
 import pytest
 import pytest_asyncio
 from google.protobuf.descriptor import MethodDescriptor
+from modelyard.billing.v1 import billing_pb2
+from modelyard.deploy.v1 import deploy_pb2
 from modelyard.type.v1 import access_pb2
 
 from chassis.access import issue_token, new_signing_key
@@ -212,3 +214,14 @@ async def test_an_admin_of_a_missing_project(platform: PlatformUnderTest, method
         method, request_for(method, "projects/no-such-project"), platform.token("admin", admin=True)
     )
     assert_refused(answer, grpc.StatusCode.NOT_FOUND)
+
+
+async def test_a_member_may_act_at_once(platform: PlatformUnderTest) -> None:
+    """Whoever was added a moment ago is waited for by services that learn of it from deploy."""
+    project = await platform.new_project()
+    principal = "newcomer@example.com"
+    client = await platform.client_of(principal)
+    member = access_pb2.Member(principal=principal, role=access_pb2.ROLE_BILLING_READER)
+    await platform.admin.projects.AddMember(deploy_pb2.AddMemberRequest(name=project.name, member=member))
+    bill = await client.billing.GetBill(billing_pb2.GetBillRequest(parent=project.name))
+    assert bill.project == project.name

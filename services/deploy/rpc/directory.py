@@ -13,7 +13,7 @@ class DatabaseRoleDirectory:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find_project(self, project: str) -> ProjectRoles | None:
+    async def find_project(self, project: str, principal: str = "", role: int = 0) -> ProjectRoles | None:
         async with self._database.reader() as session:
             row = await queries.project(session, project)
         return None if row is None else ProjectRoles(row.uid, row.name, row.members)
