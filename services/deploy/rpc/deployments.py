@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -13,9 +13,9 @@ from chassis.access import current_caller
 from chassis.clock import Clock
 from chassis.database import Database
 from chassis.errors import InvalidArgument
-from chassis.paging import page_size, page_token_decode, page_token_encode
+from chassis.paging import page_size, page_token_decode, page_token_encode, split_page
 from services.deploy.compute.interface import ComputeProvider
-from services.deploy.domain.deployments import DeploymentState, InstanceState
+from services.deploy.domain.deployments import DeploymentState
 from services.deploy.domain.errors import DeploymentNotFound, EndpointNotFound
 from services.deploy.rpc.neighbours import Neighbours
 from services.deploy.storage import queries
@@ -26,7 +26,7 @@ from services.deploy.storage.convert import (
     endpoint_to_proto,
     instance_to_proto,
 )
-from services.deploy.storage.tables import DeploymentRow, EndpointRow
+from services.deploy.storage.tables import DeploymentRow, EndpointRow, InstanceRow
 from services.deploy.usecases import deployments, endpoints
 from services.deploy.usecases.deployments import Limits
 from services.deploy.usecases.reconcile import Reconciler
@@ -59,6 +59,11 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
         self._limits = limits
         self._endpoints_max = endpoints_max
 
+    def _changed(self) -> None:
+        """Wake the reconciler, and watchers: what is wanted shows in a deployment, too."""
+        self._reconciler.wanted.signal()
+        self._reconciler.observed.signal()
+
     async def CreateEndpoint(self, request: deploy_pb2.CreateEndpointRequest, context: Context) -> deploy_pb2.Endpoint:
         caller = current_caller()
         answer = await endpoints.create_endpoint(
@@ -70,7 +75,7 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
             request=request,
             endpoints_max=self._endpoints_max,
         )
-        self._reconciler.wanted.signal()
+        self._changed()
         return answer
 
     async def GetEndpoint(self, request: deploy_pb2.GetEndpointRequest, context: Context) -> deploy_pb2.Endpoint:
@@ -87,11 +92,12 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
         (after,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
-            rows = await queries.endpoints_page(session, project_uid, after, limit)
+            found = await queries.endpoints_page(session, project_uid, after, limit + 1)
+            rows, more = split_page(found, limit)
             behind = await queries.deployments_of(session, [row.uid for row in rows])
         return deploy_pb2.ListEndpointsResponse(
             endpoints=[endpoint_to_proto(row, [d for d in behind if d.endpoint_uid == row.uid]) for row in rows],
-            next_page_token=page_token_encode(scope, [rows[-1].name]) if len(rows) == limit else "",
+            next_page_token=page_token_encode(scope, [rows[-1].name]) if more else "",
         )
 
     async def UpdateEndpointTraffic(
@@ -101,13 +107,13 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
         answer = await endpoints.update_traffic(
             self._database, current_caller().project_uid, name, dict(request.traffic), request.etag
         )
-        self._reconciler.wanted.signal()
+        self._changed()
         return answer
 
     async def DeleteEndpoint(self, request: deploy_pb2.DeleteEndpointRequest, context: Context) -> Empty:
         name = ENDPOINT.parse(request.name)["endpoint"]
         await endpoints.delete_endpoint(self._database, self._clock, current_caller().project_uid, name, request.etag)
-        self._reconciler.wanted.signal()
+        self._changed()
         return Empty()
 
     async def CreateDeployment(
@@ -127,13 +133,13 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
             ),
             limits=self._limits,
         )
-        self._reconciler.wanted.signal()
+        self._changed()
         return answer
 
     async def GetDeployment(self, request: deploy_pb2.GetDeploymentRequest, context: Context) -> deploy_pb2.Deployment:
         async with self._database.reader() as session:
             row = await _deployment(session, current_caller().project_uid, request.name)
-            return await _with_instances(session, row)
+            return (await _with_instances(session, [row]))[0]
 
     async def ListDeployments(
         self, request: deploy_pb2.ListDeploymentsRequest, context: Context
@@ -141,15 +147,16 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
         project_uid = current_caller().project_uid
         name = ENDPOINT.parse(request.parent, "parent")["endpoint"]
         scope = f"ListDeployments/{project_uid}/{name}"
-        (after,) = page_token_decode(request.page_token, scope, ("",))
+        after = page_token_decode(request.page_token, scope, ("", ""))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
             endpoint_uid = "" if name == "-" else (await _endpoint(session, project_uid, name)).uid
-            rows = await queries.deployments_page(session, project_uid, endpoint_uid, after, limit)
-            found = [await _with_instances(session, row) for row in rows]
+            found = await queries.deployments_page(session, project_uid, endpoint_uid, after, limit + 1)
+            rows, more = split_page(found, limit)
+            shown = await _with_instances(session, rows)
         return deploy_pb2.ListDeploymentsResponse(
-            deployments=found,
-            next_page_token=page_token_encode(scope, [rows[-1].resource]) if len(rows) == limit else "",
+            deployments=shown,
+            next_page_token=page_token_encode(scope, [rows[-1].resource, rows[-1].uid]) if more else "",
         )
 
     async def ScaleDeployment(
@@ -165,7 +172,7 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
             request.etag,
             self._limits,
         )
-        self._reconciler.wanted.signal()
+        self._changed()
         return answer
 
     async def DeleteDeployment(
@@ -181,7 +188,7 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
             request.etag,
             force=request.force,
         )
-        self._reconciler.wanted.signal()
+        self._changed()
         return answer
 
     async def WatchDeployment(
@@ -196,7 +203,7 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
                 row = await queries.deployment_by_uid(session, uid)
                 if row is None:
                     return
-                answer = await _with_instances(session, row)
+                (answer,) = await _with_instances(session, [row])
             if row.revision > seen:
                 seen = row.revision
                 yield answer
@@ -209,17 +216,20 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
     ) -> deploy_pb2.GetDeploymentLogsResponse:
         if not 0 <= request.lines <= LOG_LINES_MAX:
             raise InvalidArgument(f"lines {request.lines}; 0 to {LOG_LINES_MAX} are allowed", field="lines")
+        if not request.instance_uid.isprintable():
+            raise InvalidArgument(f"instance_uid {request.instance_uid[:64]!r} is no uid", field="instance_uid")
         async with self._database.reader() as session:
             row = await _deployment(session, current_caller().project_uid, request.name)
-            uids = [instance.uid for instance in await queries.instances_of(session, [row.uid])]
-        uid = request.instance_uid or (uids[0] if uids else "")
-        if uid not in uids:
+            instance = await queries.instance_of(session, row.uid, request.instance_uid)
+        if instance is None:
             raise DeploymentNotFound(
-                f"deployment {request.name!r} has no instance {uid[:64]!r}; it has {', '.join(uids) or 'none'}",
+                f"deployment {request.name!r} has no instance {request.instance_uid[:64]!r}"
+                if request.instance_uid
+                else f"deployment {request.name!r} has no instances of its own, and had none",
                 field="instance_uid",
             )
-        lines = await self._provider.logs(uid, request.lines or LOG_LINES_DEFAULT)
-        return deploy_pb2.GetDeploymentLogsResponse(instance_uid=uid, lines=lines)
+        lines = await self._provider.logs(instance.uid, request.lines or LOG_LINES_DEFAULT)
+        return deploy_pb2.GetDeploymentLogsResponse(instance_uid=instance.uid, lines=lines)
 
     async def ListInstances(
         self, request: deploy_pb2.ListInstancesRequest, context: Context
@@ -228,14 +238,14 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
         (after,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
-            rows = await queries.instances_page(session, after, limit, show_released=request.show_released)
-            owners = {row.uid: row.resource for row in await queries.living_deployments(session)}
+            found = await queries.instances_page(session, after, limit + 1, show_released=request.show_released)
+            rows, more = split_page(found, limit)
+            owners = await queries.deployment_resources(session, {row.deployment_uid for row in rows})
         return deploy_pb2.ListInstancesResponse(
             instances=[
-                instance_to_proto(row, owners.get(row.deployment_uid, "") if row.deployment_uid else "pool")
-                for row in rows
+                instance_to_proto(row, owners[row.deployment_uid] if row.deployment_uid else "pool") for row in rows
             ],
-            next_page_token=page_token_encode(scope, [rows[-1].uid]) if len(rows) == limit else "",
+            next_page_token=page_token_encode(scope, [rows[-1].uid]) if more else "",
         )
 
 
@@ -257,9 +267,10 @@ async def _deployment(session: AsyncSession, project_uid: str, name: str) -> Dep
     return row
 
 
-async def _with_instances(session: AsyncSession, row: DeploymentRow) -> deploy_pb2.Deployment:
-    if row.pool_uid:
-        living = await queries.living_instances(session)
-        ready = sum(1 for i in living if i.pool_uid == row.pool_uid and i.state == InstanceState.READY)
-        return deployment_to_proto(row, [], pool_ready=ready)
-    return deployment_to_proto(row, await queries.instances_of(session, [row.uid]))
+async def _with_instances(session: AsyncSession, rows: Sequence[DeploymentRow]) -> list[deploy_pb2.Deployment]:
+    """Deployments with the instances that serve them, in two queries however many there are."""
+    own: dict[str, list[InstanceRow]] = {}
+    for instance in await queries.instances_of(session, [row.uid for row in rows]):
+        own.setdefault(instance.deployment_uid, []).append(instance)
+    ready = await queries.ready_of_pools(session, {row.pool_uid for row in rows if row.pool_uid})
+    return [deployment_to_proto(row, own.get(row.uid, []), ready.get(row.pool_uid, 0)) for row in rows]

@@ -8,10 +8,10 @@ from typing import Any
 from modelyard.deploy.v1 import deploy_pb2, deploy_pb2_grpc
 
 from chassis.access import current_caller
-from chassis.clock import Clock
+from chassis.clock import Clock, us_from_time
 from chassis.database import Database
 from chassis.errors import InvalidArgument, NotFound
-from chassis.paging import page_size, page_token_decode, page_token_encode
+from chassis.paging import page_size, page_token_decode, page_token_encode, split_page
 from services.deploy.storage import queries
 from services.deploy.storage.convert import API_KEY, ENDPOINT, api_key_to_proto, project_to_proto
 from services.deploy.storage.tables import ProjectRow
@@ -19,6 +19,8 @@ from services.deploy.usecases import projects
 from services.deploy.usecases.changes import Changes
 
 Context = Any
+# Newest first: later than every creation.
+BEFORE_ALL_KEYS = ((1 << 63) - 1, "")
 
 
 class ProjectServicer(deploy_pb2_grpc.ProjectServiceServicer):
@@ -48,16 +50,13 @@ class ProjectServicer(deploy_pb2_grpc.ProjectServiceServicer):
         limit = page_size(request.page_size)
         found: list[ProjectRow] = []
         async with self._database.reader() as session:
-            while len(found) < limit:
-                rows = await queries.projects_page(session, after, limit)
+            while len(found) <= limit and (rows := await queries.projects_page(session, after, limit + 1)):
                 found += [row for row in rows if caller.is_admin or caller.principal in row.members]
-                if len(rows) < limit:
-                    break
                 after = rows[-1].name
-        found = found[:limit]
+        shown, more = split_page(found, limit)
         return deploy_pb2.ListProjectsResponse(
-            projects=[project_to_proto(row) for row in found],
-            next_page_token=page_token_encode(scope, [found[-1].name]) if len(found) == limit else "",
+            projects=[project_to_proto(row) for row in shown],
+            next_page_token=page_token_encode(scope, [shown[-1].name]) if more else "",
         )
 
     async def AddMember(self, request: deploy_pb2.AddMemberRequest, context: Context) -> deploy_pb2.Project:
@@ -87,15 +86,15 @@ class ProjectServicer(deploy_pb2_grpc.ProjectServiceServicer):
     ) -> deploy_pb2.ListApiKeysResponse:
         caller = current_caller()
         scope = f"ListApiKeys/{caller.project_uid}"
-        (skip,) = page_token_decode(request.page_token, scope, (0,))
+        after = page_token_decode(request.page_token, scope, BEFORE_ALL_KEYS)
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
-            rows = await queries.api_keys_page(session, caller.project_uid, skip, limit)
-            endpoints = await queries.endpoints_page(session, caller.project_uid, "", 1000)
-        names = {row.uid: row.name for row in endpoints}
+            rows, more = split_page(await queries.api_keys_page(session, caller.project_uid, after, limit + 1), limit)
+            scopes = {uid for row in rows for uid in (row.endpoint_uid, *row.endpoint_uids)}
+            names = await queries.endpoint_names(session, scopes)
         return deploy_pb2.ListApiKeysResponse(
             api_keys=[api_key_to_proto(row, caller.project, names) for row in rows],
-            next_page_token=page_token_encode(scope, [skip + limit]) if len(rows) == limit else "",
+            next_page_token=page_token_encode(scope, [us_from_time(rows[-1].create_time), rows[-1].id]) if more else "",
         )
 
     async def RevokeApiKey(self, request: deploy_pb2.RevokeApiKeyRequest, context: Context) -> deploy_pb2.ApiKey:

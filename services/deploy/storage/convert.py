@@ -48,13 +48,16 @@ def project_to_proto(row: ProjectRow) -> deploy_pb2.Project:
 
 
 def api_key_to_proto(row: ApiKeyRow, project: str, endpoint_names: Mapping[str, str]) -> deploy_pb2.ApiKey:
-    """A key without its secret; `endpoint_names` by uid, for its scopes."""
+    """A key without its secret; `endpoint_names` by uid, for its scopes.
+
+    An endpoint that is gone shows as its uid: no scopes at all would mean every endpoint.
+    """
     scopes = [row.endpoint_uid] if row.endpoint_uid else row.endpoint_uids
     return deploy_pb2.ApiKey(
         name=API_KEY.format(project=project, key=row.id),
         id=row.id,
         kind=deploy_pb2.ApiKeyKind.ValueType(row.kind),
-        endpoints=[endpoint_names[uid] for uid in scopes if uid in endpoint_names],
+        endpoints=[endpoint_names.get(uid, uid) for uid in scopes],
         expire_time=_stamp(row.expire_time),
         revoke_time=_stamp(row.revoke_time),
         create_time=_stamp(row.create_time),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Select, Table, func, select, text
+from sqlalchemy import BigInteger, Select, Table, func, select, text, tuple_, type_coerce
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.database import Database
@@ -67,14 +67,18 @@ async def api_key(session: AsyncSession, project_uid: str, key_id: str) -> ApiKe
     return row
 
 
-async def api_keys_page(session: AsyncSession, project_uid: str, skip: int, limit: int) -> list[ApiKeyRow]:
-    """Keys of a project, newest first."""
+async def api_keys_page(session: AsyncSession, project_uid: str, after: tuple[int, str], limit: int) -> list[ApiKeyRow]:
+    """Keys of a project after (creation in Unix microseconds, id), newest first."""
+    created_us, key_id = after
+    create_us = type_coerce(_KEY.c.create_time, BigInteger)
     return await _all(
         session,
         select(ApiKeyRow)
-        .where(_KEY.c.project_uid == project_uid)
-        .order_by(_KEY.c.create_time.desc(), _KEY.c.id)
-        .offset(skip)
+        .where(
+            _KEY.c.project_uid == project_uid,
+            (create_us < created_us) | ((create_us == created_us) & (_KEY.c.id > key_id)),
+        )
+        .order_by(create_us.desc(), _KEY.c.id)
         .limit(limit),
     )
 
@@ -118,6 +122,12 @@ async def endpoints_page(session: AsyncSession, project_uid: str, after: str, li
         .order_by(_ENDPOINT.c.name)
         .limit(limit),
     )
+
+
+async def endpoint_names(session: AsyncSession, uids: Collection[str]) -> dict[str, str]:
+    """Names of those endpoints that live, by uid."""
+    query = select(_ENDPOINT.c.uid, _ENDPOINT.c.name).where(_ENDPOINT.c.uid.in_(uids), _ENDPOINT.c.deleted.is_(False))
+    return {row.uid: row.name for row in await session.execute(query)}
 
 
 async def endpoint_count(session: AsyncSession, project_uid: str) -> int:
@@ -172,6 +182,12 @@ async def deployment_by_uid(session: AsyncSession, uid: str) -> DeploymentRow | 
     return row
 
 
+async def deployment_resources(session: AsyncSession, uids: Collection[str]) -> dict[str, str]:
+    """Resource names of deployments by uid, also of those that are deleted."""
+    query = select(_DEPLOYMENT.c.uid, _DEPLOYMENT.c.resource).where(_DEPLOYMENT.c.uid.in_(uids))
+    return {row.uid: row.resource for row in await session.execute(query)}
+
+
 async def deployments_of(session: AsyncSession, endpoint_uids: Sequence[str]) -> list[DeploymentRow]:
     """Deployments behind endpoints, those being deleted too, in name order."""
     return await _all(
@@ -191,17 +207,20 @@ async def deployments_of_locked(session: AsyncSession, database: Database, endpo
 
 
 async def deployments_page(
-    session: AsyncSession, project_uid: str, endpoint_uid: str, after: str, limit: int
+    session: AsyncSession, project_uid: str, endpoint_uid: str, after: tuple[str, str], limit: int
 ) -> list[DeploymentRow]:
-    """Deployments of a project (or of one endpoint) after a resource name, in name order."""
+    """Deployments of a project (or of one endpoint) after (resource name, uid), in that order.
+
+    Two have one name while one of a deleted endpoint ends and another takes its place.
+    """
     query = (
         select(DeploymentRow)
         .where(
             _DEPLOYMENT.c.project_uid == project_uid,
-            _DEPLOYMENT.c.resource > after,
+            tuple_(_DEPLOYMENT.c.resource, _DEPLOYMENT.c.uid) > after,
             _DEPLOYMENT.c.state != DeploymentState.DELETED,
         )
-        .order_by(_DEPLOYMENT.c.resource)
+        .order_by(_DEPLOYMENT.c.resource, _DEPLOYMENT.c.uid)
         .limit(limit)
     )
     return await _all(session, query.where(_DEPLOYMENT.c.endpoint_uid == endpoint_uid) if endpoint_uid else query)
@@ -269,6 +288,29 @@ async def instances_of(session: AsyncSession, deployment_uids: Sequence[str]) ->
         .where(_INSTANCE.c.deployment_uid.in_(deployment_uids), _INSTANCE.c.state != InstanceState.RELEASED)
         .order_by(_INSTANCE.c.allocate_ms, _INSTANCE.c.uid),
     )
+
+
+async def ready_of_pools(session: AsyncSession, pool_uids: Collection[str]) -> dict[str, int]:
+    """How many instances of each pool answer."""
+    query = (
+        select(_INSTANCE.c.pool_uid, func.count().label("ready"))
+        .where(_INSTANCE.c.pool_uid.in_(pool_uids), _INSTANCE.c.state == InstanceState.READY)
+        .group_by(_INSTANCE.c.pool_uid)
+    )
+    return {row.pool_uid: row.ready for row in await session.execute(query)}
+
+
+async def instance_of(session: AsyncSession, deployment_uid: str, uid: str) -> InstanceRow | None:
+    """An instance of a deployment, also one that ended; without a uid the oldest that lives, else the last that ended."""
+    query = select(InstanceRow).where(_INSTANCE.c.deployment_uid == deployment_uid)
+    row: InstanceRow | None
+    if uid:
+        row = await _one(session, query.where(_INSTANCE.c.uid == uid))
+        return row
+    living = query.where(_INSTANCE.c.state != InstanceState.RELEASED)
+    row = await _one(session, living.order_by(_INSTANCE.c.allocate_ms, _INSTANCE.c.uid).limit(1))
+    newest = query.order_by(_INSTANCE.c.allocate_ms.desc(), _INSTANCE.c.uid.desc()).limit(1)
+    return row or await _one(session, newest)
 
 
 async def instances_page(session: AsyncSession, after: str, limit: int, *, show_released: bool) -> list[InstanceRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from datetime import datetime
 
 from modelyard.deploy.v1 import deploy_pb2
@@ -124,15 +125,14 @@ async def create_api_key(
                 field="request_id",
             )
         await remember_answer(uow, database, clock, principal, request, stored)
-        scopes = [await _endpoint_uid(uow, project_uid, name) for name in dict.fromkeys(request.endpoints)]
-        answer = _add_key(
-            uow, clock, project_uid, project, PROJECT_KEY, endpoint_uid="", scopes=scopes, expire_time=expire_time
+        scopes = {await _endpoint_uid(uow, project_uid, name): name for name in request.endpoints}
+        return _add_key(
+            uow, clock, project_uid, project, PROJECT_KEY, endpoint_uid="", names=scopes, expire_time=expire_time
         )
-        answer.api_key.endpoints.extend(dict.fromkeys(request.endpoints))
-        return answer
 
 
 async def _endpoint_uid(uow: UnitOfWork, project_uid: str, name: str) -> str:
+    check_id(name, "endpoints")
     row = await queries.endpoint(uow.session, project_uid, name)
     if row is None:
         raise EndpointNotFound(f"endpoint {name[:64]!r} does not exist in this project", field="endpoints")
@@ -147,16 +147,17 @@ def _add_key(
     kind: int,
     *,
     endpoint_uid: str,
-    scopes: list[str],
+    names: Mapping[str, str],
     expire_time: datetime | None,
 ) -> deploy_pb2.CreateApiKeyResponse:
+    """Store a key; `names` of its endpoints by uid, none for every endpoint."""
     key = make_key(secrets.token_bytes(ID_BYTES + SECRET_BYTES))
     row = ApiKeyRow(
         id=key.id,
         project_uid=project_uid,
         kind=kind,
         endpoint_uid=endpoint_uid,
-        endpoint_uids=scopes,
+        endpoint_uids=[] if endpoint_uid else list(names),
         secret_sha256=key.sha256,
         expire_time=expire_time,
         revoke_time=None,
@@ -165,7 +166,7 @@ def _add_key(
     )
     uow.session.add(row)
     uow.project(key_access(row))
-    return deploy_pb2.CreateApiKeyResponse(api_key=api_key_to_proto(row, project, {}), secret=key.credential)
+    return deploy_pb2.CreateApiKeyResponse(api_key=api_key_to_proto(row, project, names), secret=key.credential)
 
 
 async def revoke_api_key(
@@ -181,7 +182,8 @@ async def revoke_api_key(
         if row is None:
             raise ApiKeyNotFound(f"key {key_id[:64]!r} does not exist in this project", field="name")
         revoke(uow, clock, row)
-        return api_key_to_proto(row, project, {})
+        names = await queries.endpoint_names(uow.session, [row.endpoint_uid, *row.endpoint_uids])
+        return api_key_to_proto(row, project, names)
 
 
 def revoke(uow: UnitOfWork, clock: Clock, row: ApiKeyRow) -> None:
@@ -208,6 +210,5 @@ async def rotate_endpoint_key(
             raise EndpointNotFound(f"endpoint {endpoint!r} does not exist in this project", field="name")
         for old in await queries.endpoint_keys(uow.session, row.uid, kind):
             revoke(uow, clock, old)
-        answer = _add_key(uow, clock, project_uid, project, kind, endpoint_uid=row.uid, scopes=[], expire_time=None)
-        answer.api_key.endpoints.append(endpoint)
-        return answer
+        names = {row.uid: endpoint}
+        return _add_key(uow, clock, project_uid, project, kind, endpoint_uid=row.uid, names=names, expire_time=None)
