@@ -60,7 +60,7 @@ class _DeploymentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deplo
     DEPLOYMENT_STATE_UPDATING: _DeploymentState.ValueType  # 3
     """Some wanted instances answer; the rest are starting, stopping or being replaced."""
     DEPLOYMENT_STATE_FAILED: _DeploymentState.ValueType  # 4
-    """No instance answers and starting them failed; `state_detail` says why. Still billed until deleted."""
+    """No instance answers and starting them failed; `state_detail` says why. Instances it still has are billed."""
     DEPLOYMENT_STATE_DELETING: _DeploymentState.ValueType  # 5
     """Instances are ending."""
     DEPLOYMENT_STATE_DELETED: _DeploymentState.ValueType  # 6
@@ -78,7 +78,7 @@ DEPLOYMENT_STATE_ACTIVE: DeploymentState.ValueType  # 2
 DEPLOYMENT_STATE_UPDATING: DeploymentState.ValueType  # 3
 """Some wanted instances answer; the rest are starting, stopping or being replaced."""
 DEPLOYMENT_STATE_FAILED: DeploymentState.ValueType  # 4
-"""No instance answers and starting them failed; `state_detail` says why. Still billed until deleted."""
+"""No instance answers and starting them failed; `state_detail` says why. Instances it still has are billed."""
 DEPLOYMENT_STATE_DELETING: DeploymentState.ValueType  # 5
 """Instances are ending."""
 DEPLOYMENT_STATE_DELETED: DeploymentState.ValueType  # 6
@@ -416,7 +416,7 @@ class ApiKey(_message.Message):
     """What kind of key."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Endpoint ids it may call; empty means every endpoint of the project."""
+        """Endpoint ids it may call; empty means every endpoint of the project. An endpoint that was deleted shows as its uid."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -1193,7 +1193,7 @@ class GetDeploymentLogsRequest(_message.Message):
     name: _builtins.str
     """`projects/{project}/endpoints/{endpoint}/deployments/{deployment}`."""
     instance_uid: _builtins.str
-    """Immutable id of the instance; empty for the oldest that lives."""
+    """Immutable id of the instance; empty for the oldest that lives, else the last that ended."""
     lines: _builtins.int
     """Most lines to return; 0 means 100, at most 5000."""
     def __init__(

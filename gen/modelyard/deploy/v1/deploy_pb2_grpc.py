@@ -145,7 +145,8 @@ class DeployServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateDeployment(self, request, context):
-        """Creates a deployment against a valid quote. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
+        """Creates a deployment against a valid quote. The first one behind an endpoint whose split is empty takes all of its
+        traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
         MODEL_DEPRECATED, INSTANCE_TYPE_TOO_SMALL, CAPACITY_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -167,7 +168,8 @@ class DeployServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ScaleDeployment(self, request, context):
-        """Changes the instance count of a managed deployment; the quote stays, since it prices one unit.
+        """Changes the instance count of a managed deployment; the quote stays, since it prices one unit. The same count again
+        tries a FAILED deployment again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,7 +190,7 @@ class DeployServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetDeploymentLogs(self, request, context):
-        """The last lines one instance wrote.
+        """The last lines one instance wrote; those of one that ended are kept for a day.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

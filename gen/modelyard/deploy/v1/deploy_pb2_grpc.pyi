@@ -47,7 +47,8 @@ class DeployServiceStub:
     DeleteEndpoint: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.DeleteEndpointRequest, _empty_pb2.Empty]
     """Deletes an endpoint, its deployments and its keys; instances end and are billed to their end."""
     CreateDeployment: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.CreateDeploymentRequest, _deploy_pb2.Deployment]
-    """Creates a deployment against a valid quote. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
+    """Creates a deployment against a valid quote. The first one behind an endpoint whose split is empty takes all of its
+    traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
     MODEL_DEPRECATED, INSTANCE_TYPE_TOO_SMALL, CAPACITY_EXCEEDED.
     """
     GetDeployment: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.GetDeploymentRequest, _deploy_pb2.Deployment]
@@ -55,13 +56,15 @@ class DeployServiceStub:
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.ListDeploymentsRequest, _deploy_pb2.ListDeploymentsResponse]
     """Lists the deployments of an endpoint, or of all endpoints of a project with `endpoints/-`."""
     ScaleDeployment: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.ScaleDeploymentRequest, _deploy_pb2.Deployment]
-    """Changes the instance count of a managed deployment; the quote stays, since it prices one unit."""
+    """Changes the instance count of a managed deployment; the quote stays, since it prices one unit. The same count again
+    tries a FAILED deployment again.
+    """
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.DeleteDeploymentRequest, _deploy_pb2.Deployment]
     """Deletes a deployment. Refused while it takes traffic (DEPLOYMENT_HAS_TRAFFIC) unless `force` is set."""
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_deploy_pb2.WatchDeploymentRequest, _deploy_pb2.Deployment]
     """Streams the deployment now and after every change, until it is deleted or the caller leaves."""
     GetDeploymentLogs: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.GetDeploymentLogsRequest, _deploy_pb2.GetDeploymentLogsResponse]
-    """The last lines one instance wrote."""
+    """The last lines one instance wrote; those of one that ended are kept for a day."""
     ListInstances: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.ListInstancesRequest, _deploy_pb2.ListInstancesResponse]
     """Lists the shared pool and all instances of the platform with what is enforced on them."""
 
@@ -83,7 +86,8 @@ class DeployServiceAsyncStub(DeployServiceStub):
     DeleteEndpoint: _aio.UnaryUnaryMultiCallable[_deploy_pb2.DeleteEndpointRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes an endpoint, its deployments and its keys; instances end and are billed to their end."""
     CreateDeployment: _aio.UnaryUnaryMultiCallable[_deploy_pb2.CreateDeploymentRequest, _deploy_pb2.Deployment]  # type: ignore[assignment]
-    """Creates a deployment against a valid quote. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
+    """Creates a deployment against a valid quote. The first one behind an endpoint whose split is empty takes all of its
+    traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
     MODEL_DEPRECATED, INSTANCE_TYPE_TOO_SMALL, CAPACITY_EXCEEDED.
     """
     GetDeployment: _aio.UnaryUnaryMultiCallable[_deploy_pb2.GetDeploymentRequest, _deploy_pb2.Deployment]  # type: ignore[assignment]
@@ -91,13 +95,15 @@ class DeployServiceAsyncStub(DeployServiceStub):
     ListDeployments: _aio.UnaryUnaryMultiCallable[_deploy_pb2.ListDeploymentsRequest, _deploy_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
     """Lists the deployments of an endpoint, or of all endpoints of a project with `endpoints/-`."""
     ScaleDeployment: _aio.UnaryUnaryMultiCallable[_deploy_pb2.ScaleDeploymentRequest, _deploy_pb2.Deployment]  # type: ignore[assignment]
-    """Changes the instance count of a managed deployment; the quote stays, since it prices one unit."""
+    """Changes the instance count of a managed deployment; the quote stays, since it prices one unit. The same count again
+    tries a FAILED deployment again.
+    """
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_deploy_pb2.DeleteDeploymentRequest, _deploy_pb2.Deployment]  # type: ignore[assignment]
     """Deletes a deployment. Refused while it takes traffic (DEPLOYMENT_HAS_TRAFFIC) unless `force` is set."""
     WatchDeployment: _aio.UnaryStreamMultiCallable[_deploy_pb2.WatchDeploymentRequest, _deploy_pb2.Deployment]  # type: ignore[assignment]
     """Streams the deployment now and after every change, until it is deleted or the caller leaves."""
     GetDeploymentLogs: _aio.UnaryUnaryMultiCallable[_deploy_pb2.GetDeploymentLogsRequest, _deploy_pb2.GetDeploymentLogsResponse]  # type: ignore[assignment]
-    """The last lines one instance wrote."""
+    """The last lines one instance wrote; those of one that ended are kept for a day."""
     ListInstances: _aio.UnaryUnaryMultiCallable[_deploy_pb2.ListInstancesRequest, _deploy_pb2.ListInstancesResponse]  # type: ignore[assignment]
     """Lists the shared pool and all instances of the platform with what is enforced on them."""
 
@@ -152,7 +158,8 @@ class DeployServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deploy_pb2.CreateDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deploy_pb2.Deployment, _abc.Awaitable[_deploy_pb2.Deployment]]:
-        """Creates a deployment against a valid quote. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
+        """Creates a deployment against a valid quote. The first one behind an endpoint whose split is empty takes all of its
+        traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
         MODEL_DEPRECATED, INSTANCE_TYPE_TOO_SMALL, CAPACITY_EXCEEDED.
         """
 
@@ -178,7 +185,9 @@ class DeployServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deploy_pb2.ScaleDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deploy_pb2.Deployment, _abc.Awaitable[_deploy_pb2.Deployment]]:
-        """Changes the instance count of a managed deployment; the quote stays, since it prices one unit."""
+        """Changes the instance count of a managed deployment; the quote stays, since it prices one unit. The same count again
+        tries a FAILED deployment again.
+        """
 
     @_abc_1.abstractmethod
     def DeleteDeployment(
@@ -202,7 +211,7 @@ class DeployServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deploy_pb2.GetDeploymentLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deploy_pb2.GetDeploymentLogsResponse, _abc.Awaitable[_deploy_pb2.GetDeploymentLogsResponse]]:
-        """The last lines one instance wrote."""
+        """The last lines one instance wrote; those of one that ended are kept for a day."""
 
     @_abc_1.abstractmethod
     def ListInstances(
