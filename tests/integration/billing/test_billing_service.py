@@ -170,23 +170,18 @@ LISTS = [
 
 
 @pytest.mark.parametrize(("method", "request_", "scope"), LISTS, ids=[method for method, _, _ in LISTS])
-@pytest.mark.parametrize("position", [[], [1, 2, 3], [-1], [1 << 70], ["a\0b"], ["a", "b"], [-1, "a"]])
 async def test_a_malformed_position_is_a_malformed_token(
-    make_database: DatabaseFactory,
-    clock: ManualClock,
-    method: str,
-    request_: Any,
-    scope: str,
-    position: list[str | int],
+    make_database: DatabaseFactory, clock: ManualClock, method: str, request_: Any, scope: str
 ) -> None:
     """Whoever made it up: the caller is told, nothing breaks."""
     database = await ledger_with_prices(make_database)
     call_as()
     request = type(request_)()
     request.CopyFrom(request_)
-    request.page_token = page_token_encode(scope, position)
-    with pytest.raises(PageTokenInvalid):
-        await getattr(service(database, clock), method)(request, None)
+    for position in ([], [1, 2, 3], [-1], [1 << 70], ["a\0b"], ["a", "b"], [-1, "a"]):
+        request.page_token = page_token_encode(scope, position)
+        with pytest.raises(PageTokenInvalid):
+            await getattr(service(database, clock), method)(request, None)
 
 
 @contextlib.asynccontextmanager
@@ -259,16 +254,16 @@ async def test_a_resume_token_is_for_one_project(
         await watched(servicer, token, 0)
 
 
-@pytest.mark.parametrize("position", [[], ["x"], [-1], [1, 2], [1 << 62]])
 async def test_a_malformed_resume_token_is_refused(
-    make_database: DatabaseFactory, nats: Broker, clock: ManualClock, position: list[str | int]
+    make_database: DatabaseFactory, nats: Broker, clock: ManualClock
 ) -> None:
     """Also one beyond the stream's end, as it is after the broker lost its disk: it would wait and miss everything."""
     database = await ledger_with_prices(make_database)
     servicer = service(database, clock, await nats.bus_as("billing"))
     call_as()
-    with pytest.raises(PageTokenInvalid):
-        await watched(servicer, page_token_encode(f"WatchUsage/{PROJECT}", position), 0)
+    for position in ([], ["x"], [-1], [1, 2], [1 << 62]):
+        with pytest.raises(PageTokenInvalid):
+            await watched(servicer, page_token_encode(f"WatchUsage/{PROJECT}", position), 0)
 
 
 async def test_a_resume_token_whose_events_are_gone_is_refused(

@@ -130,7 +130,10 @@ def test_an_empty_period_is_the_running_one() -> None:
     assert check_period("", NOW) == "2026-03"
 
 
-@pytest.mark.parametrize("period", ["2026-00", "2026-13", "2026-3", "march", "2026-03 ", "２０２６-03"])
+@pytest.mark.parametrize(
+    "period",
+    ["2026", "2026-00", "2026-13", "2026-3", "26-03", "2026-03-01", "march", "2026-03 ", "2026-03\n", "２０２６-03"],
+)
 def test_what_is_no_month_is_refused(period: str) -> None:
     """Naming the form."""
     with pytest.raises(PeriodInvalid, match="YYYY-MM"):
