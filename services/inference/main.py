@@ -11,6 +11,7 @@ import uvicorn
 from modelyard.inference.v1 import inference_pb2_grpc, operations_pb2_grpc
 from modelyard.type.v1 import access_pb2
 from tritonclient.grpc import service_pb2_grpc
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
 from chassis.bus import Bus
@@ -50,9 +51,7 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
     journal.start()
     context.spawn(journal.watch(), "journal")
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "inference")
-    keys = KeyDirectory(
-        bus, clock, stale_s_max=settings.routes_stale_s_max, arrive_s=settings.access_arrive_s
-    )
+    keys = KeyDirectory(bus, clock, stale_s_max=settings.routes_stale_s_max, arrive_s=settings.access_arrive_s)
     routes = RouteDirectory(bus, clock, stale_s_max=settings.routes_stale_s_max)
     directory = BucketRoleDirectory(bus, arrive_s=settings.access_arrive_s)
     publisher = Publisher(journal, bus, clock, resend_s=settings.usage_resend_s)
@@ -107,6 +106,7 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
     await context.stop_event.wait()
 
     async with asyncio.timeout(settings.stop_s_max):
+        calls.stopping = True
         rest.should_exit = True
         await server.stop(grace_s=settings.stop_s_max / 2)
         await asyncio.gather(serving, return_exceptions=True)
@@ -120,6 +120,14 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
         await bus.close()
 
 
+class _Protocol(HttpToolsProtocol):
+    """A response waits for its client from the first byte on that the socket does not take."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)
+
+
 class _RestServer(uvicorn.Server):
     """Signals are the service's business."""
 
@@ -131,7 +139,7 @@ class _RestServer(uvicorn.Server):
 def _rest_config(app: object, settings: InferenceSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http="httptools",
+        http=_Protocol,
         loop="none",
         lifespan="off",
         log_config=None,

@@ -6,9 +6,10 @@ import asyncio
 import json
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import grpc
@@ -18,11 +19,25 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from chassis.instance_secret import INSTANCE_SECRET_HEADER, instance_secret
 from chassis.telemetry import get_logger
 from services.inference.domain.balance import choose_least_loaded
-from services.inference.domain.errors import EngineBusy, EngineFailed, EngineTimeout, PromptTooLong, RequestInvalid
+from services.inference.domain.errors import (
+    EngineBusy,
+    EngineFailed,
+    EngineTimeout,
+    NoReadyInstance,
+    PromptTooLong,
+    RequestInvalid,
+)
 
 log = get_logger(__name__)
 
+# Rows of one embedding request: `max_batch_size` of the embedding engines.
+EMBED_ROWS_MAX = 64
+
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+# How long the channel of an instance that nobody calls stays open.
+_CHANNEL_UNUSED_S_MAX = 600.0
+# Reasons an engine gives when it stops an answer before its end, as it does when it is unloaded.
+_BROKEN_OFF = frozenset({"cancelled", "abort"})
 _LENGTH = struct.Struct("<I")
 
 
@@ -60,6 +75,7 @@ class TritonBackend:
         self._cluster_secret = cluster_secret
         self._token_timeout_s = token_timeout_s
         self._channels: dict[tuple[str, str], tuple[grpc.aio.Channel, Any]] = {}
+        self._used_at: dict[tuple[str, str], float] = {}
         self._in_flight: Counter[str] = Counter()
         self._turn = 0
         self._closing: list[asyncio.Future[None]] = []
@@ -85,13 +101,13 @@ class TritonBackend:
 
     async def generate(
         self, target: routes_pb2.RouteTarget, request_id: str, prompt: str, sampling: Mapping[str, object]
-    ) -> AsyncIterator[Piece]:
+    ) -> AsyncGenerator[Piece, None]:
         """Stream an answer. Closing the iterator cancels the work.
 
         Raises:
             NothingRead: not reached, nothing happened.
             PromptTooLong, RequestInvalid, EngineBusy: refused before it was read.
-            EngineFailed, EngineTimeout: it broke on the way.
+            EngineFailed, EngineTimeout: it broke on the way; an answer without a reason for its end did, too.
         """
         request = service_pb2.ModelInferRequest(model_name=target.model_name, id=request_id)
         add_bytes(request, "text_input", [prompt.encode()], [1])
@@ -104,22 +120,25 @@ class TritonBackend:
             "return_num_output_tokens",
         ):
             add_tensor(request, flag, "BOOL", [1], b"\x01")
-        started = False
-        async for response in self.raw_stream(target, request):
-            outputs = named_outputs(response)
-            reason = read_bytes(outputs.get("finish_reason", b"")).decode()
-            yield Piece(
-                text=read_bytes(outputs.get("text_output", b"")).decode("utf-8", errors="replace"),
-                input_tokens=int.from_bytes(outputs.get("num_input_tokens", b""), "little"),
-                output_tokens=int.from_bytes(outputs.get("num_output_tokens", b""), "little"),
-                finish_reason="" if reason == "None" else reason,
-            )
-            started = True
-        if not started:
-            raise EngineFailed("the instance ended the call without an answer; try again", retry_after_s=1.0)
+        finished = False
+        async with aclosing(self.raw_stream(target, request)) as responses:
+            async for response in responses:
+                outputs = named_outputs(response)
+                reason = read_bytes(outputs.get("finish_reason", b"")).decode()
+                if reason in _BROKEN_OFF:
+                    break
+                finished = finished or reason not in ("", "None")
+                yield Piece(
+                    text=read_bytes(outputs.get("text_output", b"")).decode("utf-8", errors="replace"),
+                    input_tokens=int.from_bytes(outputs.get("num_input_tokens", b""), "little"),
+                    output_tokens=int.from_bytes(outputs.get("num_output_tokens", b""), "little"),
+                    finish_reason="" if reason == "None" else reason,
+                )
+        if not finished:
+            raise EngineFailed("the instance ended the call before its answer; try again", retry_after_s=1.0)
 
     async def embed(self, target: routes_pb2.RouteTarget, request_id: str, texts: Sequence[str]) -> Embedded:
-        """Embed texts, one row a text, order kept.
+        """Embed at most EMBED_ROWS_MAX texts, one row a text, order kept.
 
         Raises:
             As `generate`.
@@ -147,8 +166,8 @@ class TritonBackend:
 
     async def raw_stream(
         self, target: routes_pb2.RouteTarget, request: service_pb2.ModelInferRequest
-    ) -> AsyncIterator[service_pb2.ModelInferResponse]:
-        """One request, as many responses as it has."""
+    ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
+        """One request, as many responses as it has. Closing the iterator cancels the work."""
         stub, metadata = self._stub(target)
         call = stub.ModelStreamInfer(metadata=metadata)
         try:
@@ -174,20 +193,25 @@ class TritonBackend:
             call.cancel()
 
     async def ask(self, target: routes_pb2.RouteTarget, method: str, request: Any) -> Any:
-        """A metadata method of the Open Inference Protocol."""
+        """A metadata method of the Open Inference Protocol.
+
+        Raises:
+            NoReadyInstance: not reached.
+            EngineFailed, EngineTimeout: it did not answer.
+        """
         stub, metadata = self._stub(target)
         try:
             return await getattr(stub, method)(request, metadata=metadata, timeout=self._token_timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise _problem(error) from error
+            problem = _problem(error)
+            if isinstance(problem, NothingRead):
+                problem = NoReadyInstance("the instance could not be reached; try again", retry_after_s=1.0)
+            raise problem from error
 
     def _stub(self, target: routes_pb2.RouteTarget) -> tuple[Any, tuple[tuple[str, str], ...]]:
         key = (target.instance_uid, target.address)
         if key not in self._channels:
-            # A restarted Triton may move: the old channel of this instance is of no more use.
-            for old in [old for old in self._channels if old[0] == target.instance_uid]:
-                self._closing = [closing for closing in self._closing if not closing.done()]
-                self._closing.append(asyncio.ensure_future(self._channels.pop(old)[0].close()))
+            self._close_unused(target.instance_uid)
             channel = grpc.aio.insecure_channel(
                 target.address,
                 options=[
@@ -199,13 +223,25 @@ class TritonBackend:
                 ],
             )
             self._channels[key] = (channel, service_pb2_grpc.GRPCInferenceServiceStub(channel))
+        self._used_at[key] = monotonic()
         secret = instance_secret(self._cluster_secret, target.instance_uid)
         return self._channels[key][1], ((INSTANCE_SECRET_HEADER, secret),)
+
+    def _close_unused(self, moved_uid: str) -> None:
+        """Channels of instances that are gone, and those of one that moved: a restarted Triton has another port."""
+        too_old = monotonic() - _CHANNEL_UNUSED_S_MAX
+        self._closing = [closing for closing in self._closing if not closing.done()]
+        for key in list(self._channels):
+            unused = self._used_at[key] < too_old and key[0] not in self._in_flight
+            if unused or key[0] == moved_uid:
+                del self._used_at[key]
+                self._closing.append(asyncio.ensure_future(self._channels.pop(key)[0].close()))
 
     async def close(self) -> None:
         """Close every channel."""
         for channel, _ in self._channels.values():
             await channel.close()
+        await asyncio.gather(*self._closing)
 
 
 def add_tensor(

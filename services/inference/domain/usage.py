@@ -37,3 +37,8 @@ def billed(outcome: Outcome, received: Counts, delivered: Counts) -> Counts:
     if outcome is Outcome.FAILED:
         return Counts()
     return delivered if outcome is Outcome.INTERRUPTED else received
+
+
+def cut_by_us(delivered: Counts) -> Outcome:
+    """How a call ends that our side broke: as failed, and for nothing, while no output has left."""
+    return Outcome.INTERRUPTED if delivered.output_tokens else Outcome.FAILED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -55,11 +55,11 @@ def error_response(problem: Problem) -> JsonResponse:
 class EventStream(Response):
     """Server-sent events. Headers go out with the first event, so that an early failure has its own status.
 
-    `send` waits while the client reads slowly, and with it the engine's stream. When the client leaves, the events'
-    iterator is closed, which cancels the work.
+    `send` waits while the client reads slowly, and with it the engine's stream: an event counts as delivered when it has
+    left the process. When the client leaves, the events' iterator is closed, which cancels the work.
     """
 
-    def __init__(self, events: AsyncIterator[bytes], headers: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], headers: Callable[[], dict[str, str]]) -> None:
         self._events = events
         self._make_headers = headers
         self.background = None
@@ -75,6 +75,8 @@ class EventStream(Response):
                     started = True
                     await send(self._start())
                 await send({"type": "http.response.body", "body": event, "more_body": True})
+                # Nothing is sent for it, but it waits until what was written before has gone out.
+                await send({"type": "http.response.body", "body": b"", "more_body": True})
         except Problem as problem:
             if not started:
                 await error_response(problem)(scope, receive, send)
@@ -88,7 +90,7 @@ class EventStream(Response):
                 }
             )
         finally:
-            await self._events.aclose()  # type: ignore[attr-defined]
+            await self._events.aclose()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _start(self) -> dict[str, Any]:

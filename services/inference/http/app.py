@@ -5,22 +5,24 @@ from __future__ import annotations
 import base64
 import re
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from modelyard.deploy.v1 import routes_pb2
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chassis.errors import InternalProblem, Problem
+from chassis.errors import InternalProblem, InvalidArgument, NotFound, Problem
 from chassis.ids import new_uid
 from chassis.telemetry import get_logger, request_id
 from services.inference.access.keys import KeyDirectory
-from services.inference.domain.errors import BodyTooLarge, ModelNotCallable, RequestInvalid
+from services.inference.domain.errors import BodyTooLarge, ModelNotCallable
 from services.inference.http.answers import EventStream, JsonResponse, error_response, until_disconnect
 from services.inference.http.bodies import messages_of, read_chat, read_embeddings
 from services.inference.http.page import Page
@@ -49,7 +51,7 @@ def create_app(keys: KeyDirectory, calls: Calls, page: Page, *, body_bytes_max: 
             Route("/v1/embeddings", api.embeddings, methods=["POST"]),
         ],
         # Without a handler here Starlette answers a problem with a bare 500 of its own.
-        exception_handlers={Problem: _refuse},
+        exception_handlers={Problem: _refuse, HTTPException: _refuse_route},
     )
     return _Outermost(app)
 
@@ -57,6 +59,20 @@ def create_app(keys: KeyDirectory, calls: Calls, page: Page, *, body_bytes_max: 
 async def _refuse(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, Problem)  # noqa: S101 - registered for no other class
     return error_response(problem)
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:
+    """A path or a method that is not served."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for no other class
+    wanted = f"{request.method[:16]} {request.url.path[:80]}"
+    problem: Problem = NotFound(f"{wanted} is not served here; GET /v1/models is a beginning")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        problem = InvalidArgument(f"{wanted} is not served here; {allowed} is")
+        problem.http = 405
+    response = error_response(problem)
+    response.headers.update(error.headers or {})
+    return response
 
 
 class _Outermost:
@@ -83,6 +99,9 @@ class _Outermost:
         except Problem as problem:
             if not started:
                 await error_response(problem)(scope, receive, send)
+        except ClientDisconnect:
+            # It left while it sent its body; nothing was admitted and nobody hears an answer.
+            log.info("the client left before its request was whole")
         except Exception:
             log.exception("request failed", path=scope["path"])
             if not started:
@@ -137,11 +156,7 @@ class _Api:
         texts = body.texts()
 
         async def answer() -> Response:
-            embedded = await self._calls.embed(key, body.model, texts)
-            if body.dimensions not in (None, len(embedded.rows[0]) // 4):
-                raise RequestInvalid(
-                    f"dimensions is {body.dimensions}; the model gives {len(embedded.rows[0]) // 4}", field="dimensions"
-                )
+            embedded = await self._calls.embed(key, body.model, texts, dimensions=body.dimensions)
             as_float = body.encoding_format == "float"
             data = [
                 {
@@ -226,9 +241,8 @@ async def _whole_chat(generation: Generation, model: str) -> Response:
     return JsonResponse(content, headers={**_headers(), **_instance(generation.instance_uid)})
 
 
-async def _chat_events(generation: Generation, model: str) -> AsyncIterator[bytes]:
+async def _chat_events(generation: Generation, model: str) -> AsyncGenerator[bytes, None]:
     """Chunks in OpenAI's shape; the stream always ends with the usage, whether or not it was asked for."""
-    pieces = generation.pieces()
 
     def chunk(delta: dict[str, Any] | None, finish_reason: str | None = None, usage: Any = None) -> bytes:
         choices = (
@@ -244,19 +258,15 @@ async def _chat_events(generation: Generation, model: str) -> AsyncIterator[byte
         }
         return b"data: " + msgspec.json.encode(content) + b"\n\n"
 
-    try:
-        first = True
+    first = True
+    async with aclosing(generation.pieces()) as pieces:
         async for piece in pieces:
             yield chunk({"role": "assistant", "content": piece} if first else {"content": piece})
             first = False
-        # The pieces have ended: the call is settled and durable before these last bytes leave.
-        yield chunk(
-            {"role": "assistant", "content": ""} if first else {}, _FINISH.get(generation.finish_reason, "stop")
-        )
-        yield chunk(None, usage=_usage(generation))
-        yield b"data: [DONE]\n\n"
-    finally:
-        await pieces.aclose()  # type: ignore[attr-defined]
+    # The pieces have ended: the call is settled and durable before these last bytes leave.
+    yield chunk({"role": "assistant", "content": ""} if first else {}, _FINISH.get(generation.finish_reason, "stop"))
+    yield chunk(None, usage=_usage(generation))
+    yield b"data: [DONE]\n\n"
 
 
 def _usage(generation: Generation) -> dict[str, int]:

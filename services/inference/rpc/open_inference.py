@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -87,8 +88,9 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
         async def call(request: service_pb2.ModelInferRequest) -> None:
             try:
                 check_request(request)
-                async for response in self._calls.raw(key, request, stream=True):
-                    await answers.put(service_pb2.ModelStreamInferResponse(infer_response=response))
+                async with contextlib.aclosing(self._calls.raw(key, request, stream=True)) as responses:
+                    async for response in responses:
+                        await answers.put(service_pb2.ModelStreamInferResponse(infer_response=response))
             except Problem as problem:
                 answer = service_pb2.ModelStreamInferResponse(error_message=f"{problem.reason}: {problem.message}")
                 answer.infer_response.id = request.id
@@ -97,16 +99,22 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
                 places.release()
 
         async def read() -> None:
-            async with asyncio.TaskGroup() as group:
-                async for request in requests:
-                    await places.acquire()
-                    group.create_task(call(request))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    async for request in requests:
+                        await places.acquire()
+                        group.create_task(call(request))
+            except Exception:
+                # What nobody expected ends the stream, and is raised there.
+                await answers.put(None)
+                raise
             await answers.put(None)
 
         reading = asyncio.create_task(read())
         try:
             while (answer := await answers.get()) is not None:
                 yield answer
+            await reading
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from modelyard.deploy.v1 import routes_pb2
@@ -84,12 +85,9 @@ class InferenceServicer(KeyedServicer, inference_pb2_grpc.InferenceServiceServic
         )
         messages = [Message(message.role, message.content) for message in request.messages]
         generation = self._calls.chat(await self.key(context), request.model, messages, sampling)
-        pieces = generation.pieces()
-        try:
+        async with aclosing(generation.pieces()) as pieces:
             async for text in pieces:
                 yield inference_pb2.ChatCompletionResponse(id=generation.id, text=text)
-        finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
         usage = generation.usage
         yield inference_pb2.ChatCompletionResponse(
             id=generation.id,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,16 +18,24 @@ from chassis.errors import Problem
 from chassis.ids import new_uid
 from chassis.telemetry import get_logger, request_id
 from services.inference.access.routes import Destination, RouteDirectory
-from services.inference.backends.triton import Embedded, NothingRead, Piece, TritonBackend, named_outputs
+from services.inference.backends.triton import (
+    EMBED_ROWS_MAX,
+    Embedded,
+    NothingRead,
+    Piece,
+    TritonBackend,
+    named_outputs,
+)
 from services.inference.domain.calls import Message, Sampling, check_inputs, check_messages, check_sampling
 from services.inference.domain.errors import (
     EngineTimeout,
     NoReadyInstance,
     RawTensorsOnServerless,
+    RequestInvalid,
     TaskNotSupported,
 )
 from services.inference.domain.prompts import render_prompt
-from services.inference.domain.usage import Counts, Outcome, billed
+from services.inference.domain.usage import Counts, Outcome, billed, cut_by_us
 from services.inference.journal.journal import Entry, Journal
 
 log = get_logger(__name__)
@@ -71,7 +80,7 @@ class Generation:
         # Seconds since 1970, UTC.
         self.created = 0
 
-    async def pieces(self) -> AsyncIterator[str]:
+    async def pieces(self) -> AsyncGenerator[str, None]:
         """Text as it is produced. When it ends, the call's usage is durable.
 
         The journal entry is durable before the first piece leaves; that wait overlaps the engine's work.
@@ -80,13 +89,14 @@ class Generation:
             Problem: what went wrong; the call is settled.
         """
         received, delivered = Counts(), Counts()
-        outcome = Outcome.CANCELLED
+        outcome: Outcome | None = None
         # Opened here, not earlier: what is opened is settled below, and an iterator that never ran settles nothing.
         entry = self._calls.open_with(self._key, self._destination)
         self.id, self.created = entry.record.id, entry.record.occur_time.ToSeconds()
+        limit = asyncio.timeout(self._calls.limits.call_s_max)
         try:
-            async with asyncio.timeout(self._calls.limits.call_s_max):
-                async for piece in self._read():
+            async with limit, aclosing(self._read()) as pieces:
+                async for piece in pieces:
                     received = Counts(
                         piece.input_tokens or received.input_tokens, received.output_tokens + piece.output_tokens
                     )
@@ -95,7 +105,9 @@ class Generation:
                     if piece.text:
                         yield piece.text
                     delivered = received
-                    entry.progress(delivered)
+                    # Until output has left, a crash of ours makes the call free: so nothing stands in the journal.
+                    if delivered.output_tokens:
+                        entry.progress(delivered)
             outcome = Outcome.COMPLETED
         except TimeoutError:
             outcome = Outcome.TIMED_OUT
@@ -106,32 +118,34 @@ class Generation:
             outcome = Outcome.TIMED_OUT if delivered.output_tokens else Outcome.FAILED
             raise
         except Problem:
-            outcome = Outcome.INTERRUPTED if delivered.output_tokens else Outcome.FAILED
+            outcome = cut_by_us(delivered)
             raise
         finally:
             # No await stands between the end of the call and its settlement: a cancelled task settles too.
+            is_heard = outcome is not None
+            outcome = outcome or self._calls.outcome_of_cut(limit, delivered)
             self.usage = billed(outcome, received, delivered)
             durable = entry.settle(outcome, self.usage)
-            if outcome is Outcome.COMPLETED:
+            # The last bytes wait for the record; a failed call is recovered at zero anyway, and nobody hears a cut one.
+            if is_heard and outcome is not Outcome.FAILED:
                 await durable
 
-    async def _read(self) -> AsyncIterator[Piece]:
+    async def _read(self) -> AsyncGenerator[Piece, None]:
         """Pieces from one instance; from another one when the first was not reached."""
         avoid = ""
         for attempt in (1, 2):
             target = self._calls.backend.choose(self._destination.deployment.targets, avoid)
             self.instance_uid = avoid = target.instance_uid
             with self._calls.backend.in_flight(target):
-                pieces = self._calls.backend.generate(target, self.id, self._prompt, self._sampling.parameters())
+                answer = self._calls.backend.generate(target, self.id, self._prompt, self._sampling.parameters())
                 try:
-                    async for piece in pieces:
-                        yield piece
+                    async with aclosing(answer) as pieces:
+                        async for piece in pieces:
+                            yield piece
                     return
                 except NothingRead:
                     if attempt == 2:
                         raise _unreached(self._destination) from None
-                finally:
-                    await pieces.aclose()  # type: ignore[attr-defined]
 
 
 class Calls:
@@ -145,6 +159,8 @@ class Calls:
         self.backend = backend
         self.clock = clock
         self.limits = limits
+        # Set when the service stops: calls that are cut from then on were cut by us.
+        self.stopping = False
 
     def chat(
         self, key: routes_pb2.KeyAccess, model: str, messages: Sequence[Message], sampling: Sampling
@@ -163,32 +179,50 @@ class Calls:
         )
         return Generation(self, key, destination, prompt, sampling)
 
-    async def embed(self, key: routes_pb2.KeyAccess, model: str, inputs: Sequence[str]) -> Answered:
+    async def embed(
+        self, key: routes_pb2.KeyAccess, model: str, inputs: Sequence[str], *, dimensions: int | None = None
+    ) -> Answered:
         """Embed texts; the record is durable when this returns.
+
+        Args:
+            dimensions: Length of a vector; None takes the model's.
 
         Raises:
             Problem: refused, or failed and recorded at zero.
         """
         check_inputs(inputs)
         destination = self._find(key, model, catalog_pb2.TASK_EMBEDDINGS, "embeddings")
+        width = destination.deployment.serving.embedding_dimensions
+        if dimensions not in (None, width):
+            raise RequestInvalid(f"dimensions is {dimensions}; the model gives {width}", field="dimensions")
         entry = self.open_with(key, destination)
-        outcome, counts = Outcome.CANCELLED, Counts()
+        outcome: Outcome | None = None
+        # Parts are read one after the other; the answer leaves as a whole.
+        read, rows, instance_uid = Counts(), list[bytes](), ""
+        limit = asyncio.timeout(self.limits.call_s_max)
         try:
-            async with asyncio.timeout(self.limits.call_s_max):
-                embedded, target = await self._embed(destination, entry, inputs)
-            counts = Counts(embedded.input_tokens, 0)
-            await entry.opened
+            async with limit:
+                for start in range(0, len(inputs), EMBED_ROWS_MAX):
+                    part, target = await self._embed(destination, entry, inputs[start : start + EMBED_ROWS_MAX])
+                    read = Counts(read.input_tokens + part.input_tokens, 0)
+                    rows += part.rows
+                    instance_uid = target.instance_uid
+                await entry.opened
             outcome = Outcome.COMPLETED
         except TimeoutError:
-            outcome = Outcome.FAILED
+            outcome = Outcome.TIMED_OUT if read.input_tokens else Outcome.FAILED
             raise EngineTimeout(f"the call took longer than {self.limits.call_s_max:g} s; send fewer texts") from None
+        except EngineTimeout:
+            outcome = Outcome.TIMED_OUT if read.input_tokens else Outcome.FAILED
+            raise
         except Problem:
             outcome = Outcome.FAILED
             raise
         finally:
-            durable = entry.settle(outcome, billed(outcome, counts, counts))
+            outcome = outcome or self.outcome_of_cut(limit, Counts())
+            durable = entry.settle(outcome, billed(outcome, read, Counts()))
         await durable
-        return Answered(entry.record.id, embedded.rows, counts.input_tokens, target.instance_uid)
+        return Answered(entry.record.id, rows, read.input_tokens, instance_uid)
 
     async def _embed(
         self, destination: Destination, entry: Entry, inputs: Sequence[str]
@@ -207,7 +241,7 @@ class Calls:
 
     async def raw(
         self, key: routes_pb2.KeyAccess, request: service_pb2.ModelInferRequest, *, stream: bool
-    ) -> AsyncIterator[service_pb2.ModelInferResponse]:
+    ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
         """A raw tensor call on a managed deployment: one request, its responses, one usage record.
 
         Raises:
@@ -215,23 +249,28 @@ class Calls:
             Problem: refused, or failed and recorded.
         """
         destination = self.raw_destination(key, request.model_name)
-        asked = request.model_name
-        entry = self.open_with(key, destination)
-        outcome, counts = Outcome.CANCELLED, Counts()
         target = self.backend.choose(destination.deployment.targets)
         inner = service_pb2.ModelInferRequest()
         inner.CopyFrom(request)
         inner.model_name, inner.model_version = target.model_name, ""
-        given_id, inner.id = request.id, entry.record.id
+        received, delivered = Counts(), Counts()
+        outcome: Outcome | None = None
+        entry = self.open_with(key, destination)
+        inner.id = entry.record.id
+        limit = asyncio.timeout(self.limits.call_s_max)
         try:
-            async with asyncio.timeout(self.limits.call_s_max):
-                with self.backend.in_flight(target):
-                    async for response in self._raw_responses(target, inner, stream=stream):
-                        counts = _counted(response, counts)
-                        await entry.opened
-                        response.model_name, response.id = asked, given_id
-                        yield response
-                        entry.progress(counts)
+            async with (
+                limit,
+                aclosing(self._raw_responses(target, inner, stream=stream)) as responses,
+            ):
+                async for response in responses:
+                    received = _counted(response, received)
+                    await entry.opened
+                    response.model_name, response.id = request.model_name, request.id
+                    yield response
+                    delivered = received
+                    if delivered.output_tokens:
+                        entry.progress(delivered)
             outcome = Outcome.COMPLETED
         except TimeoutError:
             outcome = Outcome.TIMED_OUT
@@ -239,22 +278,35 @@ class Calls:
         except NothingRead:
             outcome = Outcome.FAILED
             raise _unreached(destination) from None
+        except EngineTimeout:
+            outcome = Outcome.TIMED_OUT if delivered.output_tokens else Outcome.FAILED
+            raise
         except Problem:
-            outcome = Outcome.INTERRUPTED if counts.output_tokens else Outcome.FAILED
+            outcome = cut_by_us(delivered)
             raise
         finally:
-            durable = entry.settle(outcome, billed(outcome, counts, counts))
-            if outcome is Outcome.COMPLETED:
+            is_heard = outcome is not None
+            outcome = outcome or self.outcome_of_cut(limit, delivered)
+            durable = entry.settle(outcome, billed(outcome, received, delivered))
+            if is_heard and outcome is not Outcome.FAILED:
                 await durable
 
     async def _raw_responses(
         self, target: routes_pb2.RouteTarget, request: service_pb2.ModelInferRequest, *, stream: bool
-    ) -> AsyncIterator[service_pb2.ModelInferResponse]:
-        if not stream:
-            yield await self.backend.raw_infer(target, request)
-            return
-        async for response in self.backend.raw_stream(target, request):
-            yield response
+    ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
+        with self.backend.in_flight(target):
+            if not stream:
+                yield await self.backend.raw_infer(target, request)
+                return
+            async with aclosing(self.backend.raw_stream(target, request)) as responses:
+                async for response in responses:
+                    yield response
+
+    def outcome_of_cut(self, limit: asyncio.Timeout, delivered: Counts) -> Outcome:
+        """How a call ended that was cancelled while it waited: for its client, its engine or its deadline."""
+        if limit.expired():
+            return Outcome.TIMED_OUT
+        return cut_by_us(delivered) if self.stopping else Outcome.CANCELLED
 
     def raw_destination(self, key: routes_pb2.KeyAccess, model: str) -> Destination:
         """Where a raw call goes.

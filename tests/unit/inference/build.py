@@ -1,0 +1,143 @@
+"""Inference without a network: directories that hear what a test says, and an instance that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from modelyard.catalog.v1 import catalog_pb2
+from modelyard.deploy.v1 import routes_pb2
+
+from services.inference.access.keys import KeyDirectory
+from services.inference.access.routes import RouteDirectory
+from services.inference.backends.triton import Embedded, Piece, TritonBackend
+from services.inference.journal.journal import Journal, JournalLimits
+from services.inference.usecases.calls import CallLimits, Calls
+from tests.clock import ManualClock
+
+PROJECT_UID = "00000000-0000-7000-8000-000000000001"
+OTHER_PROJECT_UID = "00000000-0000-7000-8000-000000000002"
+TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
+CREDENTIAL = "my_abcdefgh_secretsecretsecret"
+
+
+class StillBus:
+    """Watches whose changes the test tells; `staleness_s` is how old the copies are."""
+
+    def __init__(self) -> None:
+        self.staleness_s = 0.0
+        self._on_change: dict[str, Callable[[str, bytes | None, int], None]] = {}
+
+    def watch_bucket(self, bucket: str, on_change: Callable[[str, bytes | None, int], None]) -> Any:
+        self._on_change[bucket] = on_change
+        return self
+
+    def tell(self, bucket: str, key: str, value: Any) -> None:
+        self._on_change[bucket](key, None if value is None else value.SerializeToString(), 1)
+
+
+def a_key(**changes: Any) -> routes_pb2.KeyAccess:
+    return routes_pb2.KeyAccess(
+        **{
+            "key_id": "abcdefgh",
+            "secret_sha256": hashlib.sha256(CREDENTIAL.encode()).digest(),
+            "project_uid": PROJECT_UID,
+            **changes,
+        }
+    )
+
+
+def a_deployment(name: str = "one", weight: int = 100, **changes: Any) -> routes_pb2.RouteDeployment:
+    return routes_pb2.RouteDeployment(
+        **{
+            "uid": f"deployment-{name}",
+            "deployment": name,
+            "weight": weight,
+            "model_version": "publishers/p/models/m/versions/1",
+            "tasks": [catalog_pb2.TASK_CHAT_COMPLETION, catalog_pb2.TASK_EMBEDDINGS],
+            "serving": catalog_pb2.Serving(chat_template=TEMPLATE, embedding_dimensions=2),
+            "targets": [routes_pb2.RouteTarget(instance_uid="instance", address="127.0.0.1:1", model_name="model")],
+            **changes,
+        }
+    )
+
+
+def a_route(endpoint: str = "chat", *deployments: routes_pb2.RouteDeployment, **changes: Any) -> routes_pb2.Route:
+    return routes_pb2.Route(
+        **{
+            "endpoint_uid": f"endpoint-{endpoint}",
+            "endpoint": endpoint,
+            "project_uid": PROJECT_UID,
+            "project": "demo",
+            "serverless": True,
+            "deployments": deployments or [a_deployment()],
+            **changes,
+        }
+    )
+
+
+Step = Piece | Exception | asyncio.Event
+
+
+class ScriptedBackend(TritonBackend):
+    """An instance that gives these pieces, raises these errors, and waits for these events, in order."""
+
+    def __init__(self, *script: Step) -> None:
+        super().__init__(b"a secret of tests alone", token_timeout_s=5)
+        self.script = list(script)
+        self.is_running = False
+        self.asked: list[int] = []
+
+    async def generate(self, *_: Any) -> AsyncGenerator[Piece, None]:
+        self.is_running = True
+        try:
+            for step in self.script:
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
+                elif isinstance(step, Exception):
+                    raise step
+                else:
+                    yield step
+        finally:
+            self.is_running = False
+
+    async def embed(self, _target: Any, _id: str, texts: Sequence[str]) -> Embedded:
+        self.asked.append(len(texts))
+        if len(self.asked) <= len(self.script):
+            step = self.script[len(self.asked) - 1]
+            if isinstance(step, asyncio.Event):
+                await step.wait()
+            elif isinstance(step, Exception):
+                raise step
+        # A text's number is its vector, so that order shows.
+        return Embedded([int(text).to_bytes(8, "little") for text in texts], input_tokens=3 * len(texts))
+
+
+def a_piece(text: str, output_tokens: int = 1, finish_reason: str = "") -> Piece:
+    return Piece(text, 7, output_tokens, finish_reason)
+
+
+@contextlib.asynccontextmanager
+async def calls_with(folder: Path, *script: Step, call_s_max: float = 30.0) -> AsyncIterator[SimpleNamespace]:
+    """The use cases over a real journal and a scripted instance: `.calls`, `.journal`, `.backend`, `.bus`, `.key`."""
+    bus = StillBus()
+    journal = Journal(folder, JournalLimits(commit_interval_s=0.01, retry_s=0.01))
+    journal.start()
+    backend = ScriptedBackend(*script)
+    clock = ManualClock()
+    routes = RouteDirectory(bus, clock, stale_s_max=60)  # type: ignore[arg-type]
+    bus.tell("routes", "endpoint-chat", a_route())
+    calls = Calls(routes, journal, backend, clock, CallLimits(call_s_max))
+    try:
+        yield SimpleNamespace(calls=calls, journal=journal, backend=backend, bus=bus, key=a_key(), clock=clock)
+    finally:
+        journal.close()
+
+
+def a_key_directory(bus: StillBus, clock: ManualClock, **limits: Any) -> KeyDirectory:
+    return KeyDirectory(bus, clock, **{"stale_s_max": 60, "arrive_s": 0.05, **limits})  # type: ignore[arg-type]
