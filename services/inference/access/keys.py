@@ -25,12 +25,17 @@ class KeyDirectory:
     Args:
         stale_s_max: How long keys serve without being confirmed.
         arrive_s: How long an unknown key is waited for: one that was made a moment ago may be on its way.
+        arriving_max: How many calls wait so at once; with more, guessed keys would hold what callers with keys need.
     """
 
     BUCKET = "access"
 
-    def __init__(self, bus: Bus, clock: Clock, *, stale_s_max: float, arrive_s: float = 1.0) -> None:
+    def __init__(
+        self, bus: Bus, clock: Clock, *, stale_s_max: float, arrive_s: float = 1.0, arriving_max: int = 100
+    ) -> None:
         self._clock = clock
+        self._arriving = 0
+        self._arriving_max = arriving_max
         self._arrive_s = arrive_s
         self._change = asyncio.Event()
         self._stale_s_max = stale_s_max
@@ -59,12 +64,17 @@ class KeyDirectory:
         return key
 
     async def _find(self, key_id: str) -> routes_pb2.KeyAccess | None:
+        if (found := self._keys.get(key_id)) is not None or self._arriving >= self._arriving_max:
+            return found
+        self._arriving += 1
         try:
             async with asyncio.timeout(self._arrive_s):
                 while (found := self._keys.get(key_id)) is None:
                     await self._change.wait()
         except TimeoutError:
             return None
+        finally:
+            self._arriving -= 1
         return found
 
     def _expired(self, key: routes_pb2.KeyAccess) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,15 @@ PROJECT_UID = "00000000-0000-7000-8000-000000000001"
 OTHER_PROJECT_UID = "00000000-0000-7000-8000-000000000002"
 TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
 CREDENTIAL = "my_abcdefgh_secretsecretsecret"
+
+
+async def until(holds: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Wait for a condition."""
+    deadline_s = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"the condition did not hold within {timeout_s} s")
+        await asyncio.sleep(0)
 
 
 class StillBus:

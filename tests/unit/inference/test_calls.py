@@ -21,7 +21,7 @@ from services.inference.domain.errors import (
     TaskNotSupported,
 )
 from services.inference.usecases.calls import Generation
-from tests.unit.inference.build import a_deployment, a_piece, a_route, calls_with
+from tests.unit.inference.build import a_deployment, a_piece, a_route, calls_with, until
 
 HELLO = [Message("user", "hello")]
 BROKEN = EngineFailed("the instance broke")
@@ -44,9 +44,7 @@ async def read(generation: Generation) -> list[str]:
 
 async def settled(setup: SimpleNamespace, seq: int = 1) -> tuple[int, int, int]:
     """(outcome, input tokens, output tokens) of a call, once it is durable."""
-    async with asyncio.timeout(10):
-        while seq not in setup.journal.settled:
-            await asyncio.sleep(0.001)
+    await until(lambda: seq in setup.journal.settled)
     record = setup.journal.settled[seq]
     amounts = {one.meter: one.value for one in record.quantities}
     return record.outcome, amounts[money_pb2.METER_INPUT_TOKENS], amounts[money_pb2.METER_OUTPUT_TOKENS]
@@ -106,8 +104,7 @@ async def test_a_call_that_our_stop_cuts_pays_for_what_was_delivered(tmp_path: P
 async def test_a_call_that_our_stop_cuts_before_any_output_is_free(tmp_path: Path) -> None:
     async with calls_with(tmp_path, a_piece("", 0), asyncio.Event()) as setup:
         task = asyncio.create_task(read(a_chat(setup)))
-        while not setup.backend.is_running:
-            await asyncio.sleep(0)
+        await until(lambda: setup.backend.is_running)
         setup.calls.stopping = True
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -230,8 +227,7 @@ async def test_an_embedding_whose_client_leaves_costs_the_parts_that_were_read(t
     first.set()
     async with calls_with(tmp_path, first, asyncio.Event()) as setup:
         task = asyncio.create_task(setup.calls.embed(setup.key, "chat", ["1"] * 65))
-        while len(setup.backend.asked) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(setup.backend.asked) == 2)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert await settled(setup) == (CANCELLED, 192, 0)
