@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from jinja2 import Template, TemplateError
+from jinja2 import Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from services.inference.domain.calls import Message
@@ -46,7 +46,7 @@ def render_prompt(template: str, messages: Sequence[Message], *, bos_token: str,
             bos_token=bos_token,
             eos_token=eos_token,
         )
-    except (TemplateError, TemplateRefused, TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - a template is a program of the model's maker and may fail in any way
         # The reason may quote the messages, so it is not passed on.
         raise RequestInvalid(
             "the model's chat template does not take these messages; check the order of their roles", field="messages"

@@ -115,7 +115,8 @@ def messages_of(chat: ChatBody) -> list[Message]:
 
 def _message(index: int, message: dict[str, Any]) -> Message:
     where = f"messages[{index}]"
-    if unknown := sorted(set(message) - {"role", "content", "name"}):
+    # A field without a value says nothing: the `openai` client sends back the answers it got, `refusal: null` included.
+    if unknown := sorted({name for name, value in message.items() if value is not None} - {"role", "content", "name"}):
         raise RequestInvalid(f"{where} has the field {unknown[0][:64]!r}; role and content are taken", field=where)
     role, content = message.get("role"), message.get("content")
     if isinstance(content, list):
@@ -138,8 +139,8 @@ def _object(body: bytes, taken: frozenset[str]) -> dict[str, Any]:
         found = msgspec.json.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise RequestInvalid(f"the body is not UTF-8 at byte {error.start}") from None
-    except msgspec.DecodeError:
-        raise RequestInvalid("the body is not JSON") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise RequestInvalid("the body is not JSON, or too deeply nested") from None
     if not isinstance(found, dict):
         raise RequestInvalid("the body is not a JSON object")
     if unknown := sorted(set(found) - taken - WITHOUT_EFFECT):
