@@ -1,0 +1,85 @@
+"""What an instance says, understood and never passed on as it is."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2
+
+from services.inference.backends.triton import (
+    NothingRead,
+    TritonBackend,
+    _problem_of_code,
+    _refusal,
+    add_bytes,
+    named_outputs,
+    read_bytes,
+)
+from services.inference.domain.errors import EngineBusy, EngineFailed, EngineTimeout, PromptTooLong, RequestInvalid
+from tests.unit.inference.build import a_deployment
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "message"),
+    [
+        ("x PROMPT_TOO_LONG prompt_tokens=701 context_tokens=512", PromptTooLong, "701 tokens .* holds 512; shorten"),
+        ("ENGINE_BUSY waiting=8 waiting_max=8", EngineBusy, "8 calls wait at the instance; 8 are allowed"),
+        ("INVALID_PARAMETER name=stop allowed=texts", RequestInvalid, "stop is not taken by the model; allowed: texts"),
+        ("PROMPT_EMPTY", RequestInvalid, "the prompt is not taken"),
+        ("ENGINE_FAILED type=RuntimeError", EngineFailed, "the instance broke while it answered"),
+        ("Traceback: the prompt was 'a secret'", EngineFailed, "the instance broke while it answered"),
+    ],
+)
+def test_an_engines_refusal_is_said_in_our_words(said: str, kind: type[Exception], message: str) -> None:
+    problem = _refusal(said)
+    assert type(problem) is kind
+    with pytest.raises(kind, match=message):
+        raise problem
+    assert "secret" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "last error: Failed to connect to remote host", NothingRead),
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", EngineFailed),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", EngineTimeout),
+        (grpc.StatusCode.INTERNAL, None, EngineFailed),
+    ],
+)
+def test_only_an_instance_that_was_not_reached_may_be_replaced(
+    code: grpc.StatusCode, details: str | None, kind: type[Exception]
+) -> None:
+    """Whatever else happened, it may have read the prompt."""
+    assert type(_problem_of_code(code, details)) is kind
+
+
+def test_bytes_tensors_round_trip() -> None:
+    request = service_pb2.ModelInferRequest()
+    add_bytes(request, "TEXT", [b"one", b""], [2, 1])
+    assert read_bytes(request.raw_input_contents[0]) == b"one"
+    assert (read_bytes(b""), read_bytes(b"\0\0")) == (b"", b"")
+
+
+def test_outputs_are_found_by_name() -> None:
+    response = service_pb2.ModelInferResponse(raw_output_contents=[b"a", b"b"])
+    response.outputs.add(name="x")
+    response.outputs.add(name="y")
+    assert named_outputs(response) == {"x": b"a", "y": b"b"}
+
+
+def test_another_instance_is_chosen_where_there_is_one() -> None:
+    backend = TritonBackend(b"a secret of tests alone", token_timeout_s=1)
+    (target,) = a_deployment().targets
+    other = type(target)(instance_uid="other", address="127.0.0.1:2")
+    assert backend.choose([target, other], avoid="instance").instance_uid == "other"
+    assert backend.choose([target], avoid="instance").instance_uid == "instance"
+
+
+def test_the_least_loaded_instance_takes_the_call() -> None:
+    backend = TritonBackend(b"a secret of tests alone", token_timeout_s=1)
+    (target,) = a_deployment().targets
+    other = type(target)(instance_uid="other", address="127.0.0.1:2")
+    with backend.in_flight(target):
+        assert {backend.choose([target, other]).instance_uid for _ in range(4)} == {"other"}
+    assert {backend.choose([target, other]).instance_uid for _ in range(4)} == {"other", "instance"}
