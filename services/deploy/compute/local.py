@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from services.deploy.compute.server import kill_leftovers
 from services.deploy.compute.settings import LocalSettings
 
 _CODE_FOLDER = Path(__file__).resolve().parents[3]
+# Launches and terminations at once.
+_ACTIONS_MAX = 16
 _KEPT_ENVIRONMENT = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
 
 
@@ -48,12 +51,14 @@ class LocalProvider:
     def __init__(self, settings: LocalSettings, clock: SystemClock | None = None) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()
+        # Starting and ending take seconds: they have threads of their own, so that looking never waits for them.
+        self._actions = ThreadPoolExecutor(_ACTIONS_MAX, thread_name_prefix="instance")
 
     async def launch(self, spec: InstanceSpec) -> None:
-        await asyncio.to_thread(self._launch, spec)
+        await asyncio.get_running_loop().run_in_executor(self._actions, self._launch, spec)
 
     async def terminate(self, instance_uid: str) -> int | None:
-        return await asyncio.to_thread(self._terminate, instance_uid)
+        return await asyncio.get_running_loop().run_in_executor(self._actions, self._terminate, instance_uid)
 
     async def list(self) -> builtins.list[InstanceView]:
         return await asyncio.to_thread(self._list)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.infra.instances import (
     view_of,
     wait_for_state,
     wait_for_view,
+    wait_until,
 )
 
 
@@ -185,3 +188,25 @@ async def test_watching_shows_every_change(provider: LocalProvider) -> None:
         if view.state.ended:
             break
     assert states[-2:] == [InstanceState.READY, InstanceState.EXITED]
+
+
+async def test_looking_does_not_wait_for_instances_that_end_slowly(
+    provider: LocalProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are ending, the others are seen at once."""
+    ending: list[str] = []
+    ended = threading.Event()
+
+    def end_slowly(uid: str) -> None:
+        ending.append(uid)
+        ended.wait()
+
+    monkeypatch.setattr(provider, "_terminate", end_slowly)
+    terminations = [asyncio.create_task(provider.terminate(f"slow-{number}")) for number in range(32)]
+    try:
+        await wait_until(lambda: bool(ending))
+        async with asyncio.timeout(5):
+            assert await provider.list() == []
+    finally:
+        ended.set()
+        await asyncio.gather(*terminations)
