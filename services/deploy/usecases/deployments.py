@@ -83,9 +83,10 @@ async def create_deployment(
         DeploymentExists, QuotaExceeded, CapacityExceeded: naming what is there and what is allowed.
     """
     check_id(request.deployment_id, "deployment_id")
-    async with database.unit_of_work() as uow:
+    if request.request_id:
         # A repeat gets its answer without the neighbours, also after the quote expired or the endpoint went.
-        before = await answered_before(uow, database, principal, request, deploy_pb2.Deployment)
+        async with database.unit_of_work() as uow:
+            before = await answered_before(uow, database, principal, request, deploy_pb2.Deployment)
         if before is not None:
             return before
     answers = await ask()
