@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from modelyard.billing.v1 import events_pb2
 from modelyard.type.v1 import access_pb2, money_pb2, usage_pb2
-from sqlalchemy import update
+from sqlalchemy import literal_column, select, update
 
 from chassis.database import Database
 from chassis.database.engine import MESSAGE_BYTES_MAX
@@ -20,7 +20,7 @@ from services.billing.domain.usage import digest
 from services.billing.events.consumed import Consumed
 from services.billing.events.published import usage_to_proto
 from services.billing.storage.ledger import billed_digests, table
-from services.billing.storage.tables import JournalRow, PeriodRow, QuarantineRow, UsageRow
+from services.billing.storage.tables import JournalRow, PeriodRow, QuarantineRow, RollupRow, UsageRow
 from services.billing.usecases.post_usage import post_usage
 from tests.clock import START, ManualClock
 from tests.conftest import DatabaseFactory
@@ -33,6 +33,7 @@ from tests.integration.billing.build import (
     outbox,
     rollups,
     rows_of,
+    shuffled,
     tokens,
     usage,
 )
@@ -244,6 +245,20 @@ async def test_two_consumers_at_once_give_one_sum(make_database: DatabaseFactory
     assert sum(added) == 200
     assert await tokens(databases[0]) == 2000
     assert await watermark(databases[0]) == 200
+
+
+async def test_rows_are_locked_in_key_order(make_database: DatabaseFactory, clock: ManualClock) -> None:
+    """Whatever order records come in, rows are written by their keys: two posters never wait for each other in a ring."""
+    database = await ledger_with_prices(make_database)
+    facts = [usage(number, deployment_uid=derived_uid("test", str(number))) for number in range(1, 41)]
+    await post_usage(database, clock, shuffled(facts, seed=1))
+    place = literal_column("rowid" if database.is_sqlite else "ctid")
+    record, rollup = table(UsageRow), table(RollupRow)
+    async with database.reader() as session:
+        records = list((await session.execute(select(record.c.id).order_by(place))).scalars())
+        lines = list(await session.execute(select(rollup.c.deployment_uid, rollup.c.meter).order_by(place)))
+    assert records == sorted(fact.id for fact in facts)
+    assert lines == sorted(lines)
 
 
 async def test_usage_is_announced_by_project(make_database: DatabaseFactory, clock: ManualClock) -> None:
