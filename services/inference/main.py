@@ -153,12 +153,13 @@ def _rest_config(app: object, settings: InferenceSettings) -> uvicorn.Config:
 
 
 def _listen(settings: InferenceSettings) -> socket.socket:
-    """The REST face's socket, bound before it is announced."""
+    """The REST face's socket; it takes connections before it is announced."""
     check_listener(settings.rest_address, has_tls=settings.tls_certificate_file is not None, insecure=settings.insecure)
     host, _, port = settings.rest_address.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host.strip("[]"), int(port)))
+    listener.listen(2048)
     listener.set_inheritable(True)
     return listener
