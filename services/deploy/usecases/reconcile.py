@@ -128,25 +128,25 @@ class Reconciler:
     ) -> str | None:
         """Take over what was seen of one instance; return why its start failed, where it did."""
         uow.session.add(row)
+        # Whatever ends one that never answered, its start failed, unless it was asked to end.
+        starting = row.state == InstanceState.ALLOCATED
         if view is None:
-            if row.uid in refused:
-                self._release(uow, row, row.through_ms, "last-observed")
-                return _count_failure(row, refused[row.uid], owners)
+            why = refused.get(row.uid, "it vanished before it answered" if starting and row.seen else "")
             # One that was never seen is launched by `_act`, unless it was asked to end before that.
-            if row.uid not in acting and (row.seen or row.state == InstanceState.RELEASING):
+            if why or (row.uid not in acting and (row.seen or row.state == InstanceState.RELEASING)):
                 self._release(uow, row, row.through_ms, "last-observed")
-            return None
+            return _count_failure(row, why, owners) if why else None
         row.limits = view.limits
         row.state_detail = view.detail
         if view.state.ended:
-            asked = row.state == InstanceState.RELEASING
+            broke = starting or (view.state is Observed.FAILED and row.state != InstanceState.RELEASING)
             self._release(uow, row, view.exited_at_ms or row.through_ms, "exit")
-            return None if asked or view.state is not Observed.FAILED else _count_failure(row, view.detail, owners)
+            return _count_failure(row, view.detail, owners) if broke else None
         row.through_ms = max(row.through_ms, seen_ms)
         row.address = view.address
         if row.state != InstanceState.RELEASING:
             state = _state_of(row, view)
-            if (row.state, state) == (InstanceState.ALLOCATED, InstanceState.READY):
+            if starting and state is InstanceState.READY:
                 _forget_failures(row, owners)
             row.state = int(state)
         if row.billable and row.through_ms - row.observed_ms >= self._limits.observe_s * 1000:
@@ -155,7 +155,7 @@ class Reconciler:
         return None
 
     def _release(self, uow: UnitOfWork, row: InstanceRow, at_ms: int, witness: str) -> None:
-        """The life ends, never before it was last seen and never before it began."""
+        """The life ends, never before what was published of it: its allocation and its last observation."""
         row.release_ms = max(at_ms, row.observed_ms, row.allocate_ms)
         row.through_ms = row.release_ms
         row.state = int(InstanceState.RELEASED)

@@ -257,6 +257,33 @@ async def test_instances_that_break_at_start_end_in_failed(deployed: Platform) -
     assert len(deployed.provider.launched) == len(await deployed.releases()) == 3
 
 
+@pytest.mark.parametrize("end", ["exits", "vanishes"])
+async def test_an_instance_that_ends_before_it_answers_is_a_failed_start(deployed: Platform, end: str) -> None:
+    """Whoever ended it: a keeper that is killed at each start must not be started for ever."""
+    for _ in range(6):
+        await deployed.look()
+        await deployed.look()
+        for uid in deployed.provider.alive:
+            if end == "vanishes":
+                del deployed.provider.views[uid]
+            else:
+                exited_at_ms = deployed.clock.now_ms()
+                deployed.provider.change(uid, state=Observed.EXITED, exited_at_ms=exited_at_ms, detail="was killed")
+    assert len(deployed.provider.launched) == 3
+    row = await deployed.deployment()
+    assert (row.state, bool(row.state_detail)) == (DeploymentState.FAILED, True)
+
+
+async def test_an_instance_that_answered_before_is_replaced_however_often_it_goes(deployed: Platform) -> None:
+    """A machine that restarts now and then is no failing deployment."""
+    for _ in range(5):
+        await deployed.until_active()
+        deployed.provider.views.clear()
+        deployed.clock.advance(1)
+    await deployed.until_active()
+    assert (await deployed.deployment()).state == DeploymentState.ACTIVE
+
+
 @pytest.mark.parametrize("count", [1, 2])
 async def test_scaling_tries_a_failed_deployment_again(deployed: Platform, count: int) -> None:
     """Also to the size it has."""
