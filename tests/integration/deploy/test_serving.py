@@ -12,6 +12,8 @@ from typing import Any
 import grpc
 import pytest
 import pytest_asyncio
+from google.protobuf.timestamp_pb2 import Timestamp
+from modelyard.catalog.v1 import events_pb2 as catalog_events
 from modelyard.deploy.v1 import deploy_pb2, deploy_pb2_grpc, routes_pb2
 
 from chassis.access import AccessPolicy, TokenVerifier
@@ -19,9 +21,12 @@ from chassis.access.tokens import issue_token, new_signing_key
 from chassis.bus import Bus
 from chassis.clock import SystemClock
 from chassis.database import Database
+from chassis.events import published_event
+from chassis.inbox import Consumer
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService, problem_from_rpc_error
 from services.deploy.compute.local import LocalProvider
+from services.deploy.events.consumed import Consumed
 from services.deploy.main import DEPLOY_SERVICE, MIGRATIONS, PROJECT_SERVICE
 from services.deploy.rpc.deployments import DeployServicer
 from services.deploy.rpc.directory import DatabaseRoleDirectory
@@ -81,7 +86,9 @@ class Deploy:
         )
         await self._server.start()
         relay = OutboxRelay(self.database, self.bus, self.clock, idle_s=0.2)
-        self._tasks = [asyncio.create_task(self.reconciler.run()), asyncio.create_task(relay.run())]
+        consumed = Consumed(self.database, self.reconciler.wanted)
+        lifecycle = Consumer(self.bus, self.database, self.clock, "CATALOG", "deploy-lifecycle", consumed.lifecycle)
+        self._tasks = [asyncio.create_task(loop.run()) for loop in (self.reconciler, relay, lifecycle)]
         token = issue_token(KEYS[0], "user:ann", expires_s=600, admin=True)
         self.metadata = (("authorization", f"Bearer {token}"),)
         self._channel = grpc.aio.insecure_channel(self._server.address)
@@ -260,6 +267,36 @@ def replaced(deploy: Deploy, uid: str) -> Callable[[], Awaitable[bool]]:
         return found.state == deploy_pb2.DEPLOYMENT_STATE_ACTIVE and uids != [uid]
 
     return look
+
+
+async def test_a_retirement_reaches_inference_through_the_route(
+    deploy: Deploy, nats: Broker, routes: dict[str, routes_pb2.Route | None]
+) -> None:
+    """From the catalog's event over deploy's consumer and outbox into the bucket."""
+    await deploy.set_up()
+    retire_time = Timestamp(seconds=2_000_000_000)
+    event = published_event(
+        "catalog",
+        "version",
+        "lifecycle-changed",
+        catalog_events.VersionLifecycleChanged(model_version=VERSION, retire_time=retire_time),
+        project_uid=None,
+        aggregate_uid="version-uid",
+        sequence=2,
+        time=deploy.clock.now(),
+    )
+    await (await nats.bus_as("catalog")).publish(event)
+    await wait_until(
+        lambda: (
+            [
+                deployment.retire_time
+                for route in routes.values()
+                if route is not None
+                for deployment in route.deployments
+            ]
+            == [retire_time]
+        )
+    )
 
 
 async def test_a_refusal_over_grpc_says_what_and_why(deploy: Deploy) -> None:
