@@ -14,11 +14,10 @@ from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 from nats.errors import MsgAlreadyAckdError
 from sqlalchemy import delete, select, update
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from chassis.bus import NATS_ERRORS, Bus, BusUnavailable
 from chassis.clock import Clock
-from chassis.database import DATABASE_ERRORS, Database, UnitOfWork
+from chassis.database import DATABASE_ERRORS, Database, UnitOfWork, is_mistake
 from chassis.errors import Code, Problem
 from chassis.events import Event, EventMalformed, event_from_message, event_from_parts
 from chassis.ids import derived_uid
@@ -31,8 +30,6 @@ BatchHandler = Callable[[Sequence[Event]], Awaitable[None]]
 
 # Problems that may pass by themselves; any other says that the message breaks a rule.
 _PASSING = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.ABORTED, Code.RESOURCE_EXHAUSTED}
-# What the database answers to a wrong statement rather than when it is away.
-_MISTAKES = (IntegrityError, DataError, ProgrammingError)
 _RETRY_S_MIN = 0.1
 _FORGET_EACH_S = 3600.0
 
@@ -111,11 +108,11 @@ class _PullLoop:
             if len(messages) > 1:
                 return False
             await self._bury(messages[0], str(problem))
-        except _MISTAKES:
+        except (BusUnavailable, *NATS_ERRORS, *DATABASE_ERRORS) as error:
+            if not is_mistake(error):
+                raise _Away(str(error) or type(error).__name__) from error
             await self._put_off(messages)
             return False
-        except (BusUnavailable, *NATS_ERRORS, *DATABASE_ERRORS) as error:
-            raise _Away(str(error) or type(error).__name__) from error
         except Exception:  # noqa: BLE001 (our mistake, said aloud; one message must not stop the others)
             await self._put_off(messages)
             return False

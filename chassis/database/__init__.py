@@ -2,7 +2,7 @@
 
 from chassis.database.columns import ExactDecimal, UtcTime
 from chassis.database.engine import DATABASE_ERRORS, Database, UnitOfWork
-from chassis.database.faults import problem_from_database
+from chassis.database.faults import is_mistake, problem_from_database
 from chassis.database.tables import ChassisTables, chassis_tables
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "UnitOfWork",
     "UtcTime",
     "chassis_tables",
+    "is_mistake",
     "problem_from_database",
 ]

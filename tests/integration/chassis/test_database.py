@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, insert, select
 
-from chassis.database import DATABASE_ERRORS, Database, ExactDecimal, UtcTime, chassis_tables
+from chassis.database import DATABASE_ERRORS, Database, ExactDecimal, UtcTime, chassis_tables, is_mistake
 from chassis.events import Event, Projection
 from tests.conftest import DatabaseFactory
 
@@ -193,3 +193,30 @@ async def test_a_unit_of_work_inside_another_is_refused_on_sqlite(database: Data
         with pytest.raises(RuntimeError, match="inside another"):
             async with database.unit_of_work():
                 pass
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"id": "a", "count": None}, {"id": "a", "count": 0, "parent": "nobody"}],
+    ids=["null", "foreign key"],
+)
+async def test_a_wrong_statement_is_not_taken_for_an_absence(database: Database, values: dict[str, object]) -> None:
+    """A repeat will not help, so nobody waits for the database to come back."""
+    with pytest.raises(DATABASE_ERRORS) as refused:
+        async with database.unit_of_work() as uow:
+            await uow.session.execute(insert(NOTE).values(**values))
+    assert is_mistake(refused.value)
+
+
+async def test_a_text_that_postgresql_cannot_store_is_a_mistake(database: Database) -> None:
+    """A NUL character; SQLite takes it."""
+    statement = insert(NOTE).values(id="a\x00b")
+    if database.is_sqlite:
+        async with database.unit_of_work() as uow:
+            await uow.session.execute(statement)
+        assert await count_of(database, NOTE) == 1
+        return
+    with pytest.raises(DATABASE_ERRORS) as refused:
+        async with database.unit_of_work() as uow:
+            await uow.session.execute(statement)
+    assert is_mistake(refused.value)

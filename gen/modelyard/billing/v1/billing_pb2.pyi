@@ -755,7 +755,7 @@ class Difference(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """What differs: "rollup", "journal-gap", "conflict", "window"."""
+    """What differs: "rollup", "journal-gap", "conflict", "window", "price"."""
     detail: _builtins.str
     """What it is about, in one sentence with both figures."""
     def __init__(

@@ -45,7 +45,8 @@ Global___UsagePosted: _TypeAlias = UsagePosted  # noqa: Y015
 
 @_typing.final
 class UsageConflicted(_message.Message):
-    """A record came again with the same id and other content; both digests are kept and nothing was billed twice.
+    """A record was quarantined: it came again with the same id and other content, or it cannot be true. Both digests are
+    kept and nothing was billed twice.
     Subject: modelyard.billing.v1.usage.conflicted.<project_uid>
     """
 
@@ -57,7 +58,7 @@ class UsageConflicted(_message.Message):
     record_id: _builtins.str
     """Id of the record."""
     billed_digest: _builtins.str
-    """SHA-256 of the content that was billed, lower-case hex."""
+    """SHA-256 of the content that was billed, lower-case hex; empty where none was, because the record cannot be true."""
     quarantined_digest: _builtins.str
     """SHA-256 of the content that was quarantined, lower-case hex."""
     def __init__(
