@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from chassis.errors import ClockBehind
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -43,6 +45,23 @@ class SystemClock:
 
     def now_ms(self) -> int:
         return (self._offset_ns + self._boottime_ns()) // 1_000_000
+
+
+def check_not_behind(clock: Clock, newest: datetime | None, behind_s_max: float) -> None:
+    """Refuse to record time that has been recorded already; for the start of a service.
+
+    Args:
+        newest: The newest instant that the service stored; None when it stored none.
+
+    Raises:
+        ClockBehind: naming both moments.
+    """
+    now = clock.now()
+    if newest is not None and now < newest - timedelta(seconds=behind_s_max):
+        raise ClockBehind(
+            f"the wall clock says {now.isoformat()} and the newest stored instant is {newest.isoformat()}; "
+            f"more than {behind_s_max:g} s behind is refused: set the clock right and start again"
+        )
 
 
 def time_from_us(time_us: int) -> datetime:

@@ -156,3 +156,10 @@ class NotServed(Problem):
 
     code = Code.UNIMPLEMENTED
     reason = "UNIMPLEMENTED"
+
+
+class ClockBehind(Problem):
+    """The wall clock is behind what was already recorded."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "CLOCK_BEHIND"

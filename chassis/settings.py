@@ -19,6 +19,9 @@ class ServiceSettings(BaseSettings):
     # Upgrade the database at start; production may run `python -m services.X migrate` instead.
     migrate_on_start: bool = True
 
+    # A wall clock further behind the newest stored instant than this refuses to start, seconds.
+    clock_behind_s_max: float = 60.0
+
     nats_url: str = "nats://127.0.0.1:4222"
     nats_credential_file: Path | None = None
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chassis.errors import DependencyUnavailable, Unauthenticated
+from chassis.settings import ServiceSettings
 
 ISSUER = "modelyard"
 AUDIENCE = "modelyard"
@@ -73,6 +74,16 @@ class TokenVerifier:
         self._oidc_issuer = oidc_issuer
         self._oidc_audience = oidc_audience
         self._oidc_keys: jwt.PyJWKClient | None = None
+
+    @classmethod
+    def from_settings(cls, settings: ServiceSettings) -> TokenVerifier:
+        """What a service's settings say whose tokens it takes."""
+        key_file = settings.token_public_key_file
+        return cls(
+            key_file.read_text() if key_file else None,
+            oidc_issuer=settings.oidc_issuer,
+            oidc_audience=settings.oidc_audience,
+        )
 
     async def verify(self, token: str) -> Claims:
         """The claims of a valid token.

@@ -20,5 +20,3 @@ class BillingSettings(ServiceSettings):
     quote_valid_s: float = 86_400.0
     # Messages of usage taken into one transaction; each holds up to 500 records.
     usage_batch_max: int = 20
-    # A wall clock further behind the newest record than this refuses to start, seconds.
-    clock_behind_s_max: float = 60.0

@@ -9,13 +9,14 @@ from modelyard.catalog.v1 import catalog_pb2_grpc
 
 from chassis.access import AccessPolicy, TokenVerifier
 from chassis.bus import Bus
-from chassis.database import Database
-from chassis.database.migrations import migrate
+from chassis.clock import check_not_behind
+from chassis.database import open_database
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService
 from chassis.service import ServiceContext
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.settings import CatalogSettings
+from services.catalog.storage import queries
 from services.catalog.storage.tables import CHASSIS
 from services.catalog.usecases.sync_content import sync_content, watch_dates
 
@@ -25,14 +26,12 @@ SERVICE = "modelyard.catalog.v1.CatalogService"
 
 async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     """Run until the context says stop."""
-    url = settings.resolved_database_url("catalog")
-    if settings.migrate_on_start:
-        await migrate(url, MIGRATIONS)
-    database = Database(url, CHASSIS, pool_size_max=settings.database_pool_size_max)
+    database = await open_database(settings, "catalog", CHASSIS, MIGRATIONS)
     clock = context.clock
+    async with database.reader() as session:
+        check_not_behind(clock, await queries.newest_create_time(session), settings.clock_behind_s_max)
     await sync_content(database, clock, settings.content_dir)
-    public_key = settings.token_public_key_file.read_text() if settings.token_public_key_file else None
-    verifier = TokenVerifier(public_key, oidc_issuer=settings.oidc_issuer, oidc_audience=settings.oidc_audience)
+    verifier = TokenVerifier.from_settings(settings)
     server = RpcServer.from_settings(
         settings,
         [

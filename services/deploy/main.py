@@ -9,10 +9,8 @@ from modelyard.deploy.v1 import deploy_pb2_grpc
 
 from chassis.access import AccessPolicy, TokenVerifier
 from chassis.bus import Bus
-from chassis.clock import Clock, time_from_ms
-from chassis.database import Database
-from chassis.database.migrations import migrate
-from chassis.errors import Code, Problem
+from chassis.clock import check_not_behind, time_from_ms
+from chassis.database import open_database
 from chassis.inbox import Consumer
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService, service_channel
@@ -36,21 +34,13 @@ DEPLOY_SERVICE = "modelyard.deploy.v1.DeployService"
 PROJECT_SERVICE = "modelyard.deploy.v1.ProjectService"
 
 
-class ClockBehindInstances(Problem):
-    """The wall clock is behind what was already recorded."""
-
-    code = Code.FAILED_PRECONDITION
-    reason = "CLOCK_BEHIND"
-
-
 async def main(context: ServiceContext, settings: DeploySettings) -> None:
     """Run until the context says stop."""
-    url = settings.resolved_database_url("deploy")
-    if settings.migrate_on_start:
-        await migrate(url, MIGRATIONS)
-    database = Database(url, CHASSIS, pool_size_max=settings.database_pool_size_max)
+    database = await open_database(settings, "deploy", CHASSIS, MIGRATIONS)
     clock = context.clock
-    await _check_clock(database, clock, settings.clock_behind_s_max)
+    async with database.reader() as session:
+        newest_ms = await queries.newest_instance_ms(session)
+    check_not_behind(clock, time_from_ms(newest_ms), settings.clock_behind_s_max)
     provider = LocalProvider(
         LocalSettings(
             instances_dir=settings.data_dir / "instances",
@@ -89,8 +79,7 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
         endpoints_max=settings.endpoints_per_project_max,
     )
     project_servicer = ProjectServicer(database, clock, reconciler.wanted)
-    public_key = settings.token_public_key_file.read_text() if settings.token_public_key_file else None
-    verifier = TokenVerifier(public_key, oidc_issuer=settings.oidc_issuer, oidc_audience=settings.oidc_audience)
+    verifier = TokenVerifier.from_settings(settings)
     server = RpcServer.from_settings(
         settings,
         [
@@ -117,19 +106,3 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
             await channel.close()
         await bus.close()
         await database.dispose()
-
-
-async def _check_clock(database: Database, clock: Clock, behind_s_max: float) -> None:
-    """Refuse to record time that has been recorded already.
-
-    Raises:
-        ClockBehindInstances: naming both moments.
-    """
-    async with database.reader() as session:
-        newest_ms = await queries.newest_instance_ms(session)
-    if clock.now_ms() < newest_ms - behind_s_max * 1000:
-        raise ClockBehindInstances(
-            f"the wall clock says {clock.now().isoformat()} and an instance was last seen at "
-            f"{time_from_ms(newest_ms).isoformat()}; more than {behind_s_max:g} s behind is refused: set the clock right "
-            "and start again"
-        )

@@ -40,5 +40,3 @@ class DeploySettings(ServiceSettings):
     failed_starts_max: int = 3
     # How long the records and logs of an ended instance are kept, seconds.
     instance_records_keep_s: float = 86_400.0
-    # A wall clock further behind the newest stored instant than this refuses to start, seconds.
-    clock_behind_s_max: float = 60.0

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
 from chassis.bus import Bus
+from chassis.clock import check_not_behind
 from chassis.rpc import RpcServer, ServedService, service_channel
 from chassis.rpc.client import token_from_file
 from chassis.rpc.server import check_listener
@@ -48,6 +49,7 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
             commit_interval_s=settings.journal_commit_s,
         ),
     )
+    check_not_behind(clock, journal.newest_occur_time, settings.clock_behind_s_max)
     journal.start()
     context.spawn(journal.watch(), "journal")
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "inference")
@@ -64,8 +66,7 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
     credential = token_from_file(settings.service_token_file)
     catalog = service_channel(settings.catalog_address, credential)
     billing = service_channel(settings.billing_address, credential)
-    public_key = settings.token_public_key_file.read_text() if settings.token_public_key_file else None
-    verifier = TokenVerifier(public_key, oidc_issuer=settings.oidc_issuer, oidc_audience=settings.oidc_audience)
+    verifier = TokenVerifier.from_settings(settings)
     server = RpcServer.from_settings(
         settings,
         [

@@ -74,10 +74,3 @@ class InstanceFactInvalid(Problem):
 
     code = Code.INVALID_ARGUMENT
     reason = "INSTANCE_FACT_INVALID"
-
-
-class ClockBehind(Problem):
-    """The wall clock is behind what was already recorded."""
-
-    code = Code.FAILED_PRECONDITION
-    reason = "CLOCK_BEHIND"

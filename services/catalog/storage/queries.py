@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Table, func, select, text
@@ -92,3 +93,9 @@ async def instance_type(session: AsyncSession, type_id: str) -> InstanceTypeRow 
     """One instance type by its id."""
     query = select(InstanceTypeRow).where(table(InstanceTypeRow).c.id == type_id)
     return (await session.execute(query)).scalar_one_or_none()
+
+
+async def newest_create_time(session: AsyncSession) -> datetime | None:
+    """When the newest version entered the catalog; None while there is none."""
+    newest: datetime | None = (await session.execute(select(func.max(table(VersionRow).c.create_time)))).scalar_one()
+    return newest

@@ -126,6 +126,7 @@ class Journal:
         self._open_changed = asyncio.Event()
         self.opened_count = 0
         self.recovered_count = len(found.interrupted)
+        self.newest_occur_time = found.newest_occur_time
 
     def start(self) -> None:
         """Begin committing; what recovery settled becomes durable first."""

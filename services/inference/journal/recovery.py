@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from modelyard.type.v1 import money_pb2, usage_pb2
@@ -24,6 +25,12 @@ class Recovered:
     interrupted: list[usage_pb2.UsageRecord] = field(default_factory=list)
     segments: list[tuple[Path, int]] = field(default_factory=list)
     last_seq: int = 0
+
+    @property
+    def newest_occur_time(self) -> datetime | None:
+        """When the newest call that is still here was admitted."""
+        records = [*self.settled.values(), *self.interrupted]
+        return max((record.occur_time.ToDatetime(UTC) for record in records), default=None)
 
 
 def segment_paths(folder: Path) -> list[Path]:

@@ -13,14 +13,14 @@ from modelyard.billing.v1 import billing_pb2
 from sqlalchemy import insert
 
 from chassis.bus import Bus
-from chassis.clock import Clock
+from chassis.clock import Clock, check_not_behind
 from chassis.database import Database
-from chassis.errors import PageTokenInvalid
+from chassis.errors import ClockBehind, PageTokenInvalid
 from chassis.outbox import OutboxRelay
 from chassis.paging import page_token_encode
-from services.billing.domain.errors import ClockBehind, QuoteNotFound
-from services.billing.main import check_clock
+from services.billing.domain.errors import QuoteNotFound
 from services.billing.rpc.servicer import BillingServicer
+from services.billing.storage import reads
 from services.billing.storage.tables import CHASSIS, QuoteRow
 from services.billing.usecases.post_usage import post_usage
 from services.billing.usecases.prices import store_prices
@@ -297,12 +297,16 @@ async def test_a_clock_behind_what_is_stored_refuses_to_start(
         async with database.unit_of_work() as uow:
             row = {"consumer": "billing-instances", "event_id": record_id(1), "effect_time": START}
             await uow.session.execute(insert(CHASSIS.inbox).values(row))
-    await check_clock(database, ManualClock(START - timedelta(seconds=60)), 60)
+    async with database.reader() as session:
+        newest = await reads.newest_instant(session, CHASSIS)
+    check_not_behind(ManualClock(START - timedelta(seconds=60)), newest, 60)
     with pytest.raises(ClockBehind, match="2026-01-15T12:00:00"):
-        await check_clock(database, ManualClock(START - timedelta(seconds=61)), 60)
+        check_not_behind(ManualClock(START - timedelta(seconds=61)), newest, 60)
 
 
 async def test_an_empty_ledger_takes_any_clock(make_database: DatabaseFactory) -> None:
     """There is nothing to be behind of."""
     database = await ledger_with_prices(make_database)
-    await check_clock(database, ManualClock(datetime(1980, 1, 1, tzinfo=UTC)), 60)
+    async with database.reader() as session:
+        newest = await reads.newest_instant(session, CHASSIS)
+    check_not_behind(ManualClock(datetime(1980, 1, 1, tzinfo=UTC)), newest, 60)

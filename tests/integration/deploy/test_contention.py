@@ -7,13 +7,17 @@ import asyncio
 import pytest
 from modelyard.catalog.v1 import events_pb2 as catalog_events
 from modelyard.deploy.v1 import events_pb2
+from sqlalchemy.exc import IntegrityError
 
 from chassis.events import published_event
+from chassis.ids import new_uid
 from services.deploy.domain.deployments import DeploymentState
 from services.deploy.events.consumed import Consumed
-from services.deploy.main import ClockBehindInstances, _check_clock
+from services.deploy.storage import queries
+from services.deploy.storage.tables import EndpointRow
 from services.deploy.usecases.deployments import delete_deployment
-from tests.clock import START, ManualClock
+from services.deploy.usecases.endpoints import delete_endpoint
+from tests.clock import START
 from tests.integration.deploy.build import ENDPOINT, VERSION, Platform
 
 ROUNDS = 8
@@ -67,19 +71,23 @@ async def test_a_deletion_is_never_undone_by_a_look(platform: Platform) -> None:
         await platform.look()
 
 
-@pytest.mark.parametrize(("behind_s", "refused"), [(60, False), (61, True)])
-async def test_a_clock_behind_what_is_stored_refuses_to_start(platform: Platform, behind_s: int, refused: bool) -> None:
-    """Time that was billed is not billed again; both moments are named."""
+async def test_the_database_itself_keeps_names_unique_among_the_living(platform: Platform) -> None:
+    """Whatever a use case forgets to lock; the dead do not count."""
+    await platform.add_endpoint()
+    await delete_endpoint(platform.database, platform.clock, platform.project_uid, ENDPOINT, "")
+    await platform.add_endpoint()
+    living = next(row for row in await platform.rows(EndpointRow) if not row.deleted)
+    with pytest.raises(IntegrityError):
+        async with platform.database.unit_of_work() as uow:
+            uow.session.add(EndpointRow(**{**living.model_dump(), "uid": new_uid()}))
+
+
+async def test_the_newest_stored_instant_is_the_last_that_was_seen(platform: Platform) -> None:
+    """A start compares the wall clock with it, so that time that was billed is not billed again."""
     await platform.add_endpoint()
     await platform.deploy()
+    await platform.look()
     platform.clock.advance(100)
     await platform.look()
-    await platform.look()
-    clock = ManualClock()
-    clock.advance(100 - behind_s)
-    said = ""
-    try:
-        await _check_clock(platform.database, clock, 60)
-    except ClockBehindInstances as problem:
-        said = problem.message
-    assert (clock.now().isoformat() in said, platform.clock.now().isoformat() in said) == (refused, refused)
+    async with platform.database.reader() as session:
+        assert await queries.newest_instance_ms(session) == platform.clock.now_ms()
