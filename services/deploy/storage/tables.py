@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, BigInteger, Index, LargeBinary, MetaData, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Index, LargeBinary, MetaData, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from chassis.database import UtcTime, chassis_tables
+from services.deploy.domain.deployments import DeploymentState
 
 
 class DeployTable(SQLModel):
@@ -17,6 +18,11 @@ class DeployTable(SQLModel):
 
 
 CHASSIS = chassis_tables(DeployTable.metadata)
+
+
+def _unique_among(name: str, condition: str, *columns: str) -> Index:
+    """Unique among the rows that meet a condition: a name is free again once its bearer is gone."""
+    return Index(name, *columns, unique=True, sqlite_where=text(condition), postgresql_where=text(condition))
 
 
 class ProjectRow(DeployTable, table=True):
@@ -53,7 +59,10 @@ class EndpointRow(DeployTable, table=True):
     """A stable address. A deleted one stays as a row, so that its uid is never mistaken; its name is free again."""
 
     __tablename__ = "endpoint"
-    __table_args__ = (Index("ix_endpoint_name", "project_uid", "name"),)
+    __table_args__ = (
+        Index("ix_endpoint_name", "project_uid", "name"),
+        _unique_among("uq_endpoint_living_name", "not deleted", "project_uid", "name"),
+    )
     uid: str = Field(primary_key=True)
     project_uid: str
     project: str
@@ -73,7 +82,10 @@ class DeploymentRow(DeployTable, table=True):
     """One model version at a size behind an endpoint; a deleted one stays as a row."""
 
     __tablename__ = "deployment"
-    __table_args__ = (Index("ix_deployment_endpoint", "endpoint_uid", "name"),)
+    __table_args__ = (
+        Index("ix_deployment_endpoint", "endpoint_uid", "name"),
+        _unique_among("uq_deployment_living_name", f"state <> {DeploymentState.DELETED:d}", "endpoint_uid", "name"),
+    )
     uid: str = Field(primary_key=True)
     endpoint_uid: str
     project_uid: str = Field(index=True)
