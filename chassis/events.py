@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from chassis.errors import Code, Problem
 from chassis.ids import new_uid
+from chassis.telemetry import traceparent
 
 M = TypeVar("M", bound=Message)
 
@@ -40,6 +41,7 @@ class Event:
         sequence: Position among the events of its aggregate, >= 0; order-sensitive handlers compare it.
         time: When it happened, aware.
         id: Same as the outbox row, `Nats-Msg-Id` and the inbox row.
+        traceparent: W3C trace context of what raised it; empty while nothing is traced.
     """
 
     owner: str
@@ -52,6 +54,7 @@ class Event:
     sequence: int
     time: datetime
     id: str = field(default_factory=new_uid)
+    traceparent: str = ""
 
     @property
     def subject(self) -> str:
@@ -71,6 +74,7 @@ class Event:
             "ce-sequence": str(self.sequence),
             "ce-datacontenttype": "application/protobuf",
             "Nats-Msg-Id": self.id,
+            **({"traceparent": self.traceparent} if self.traceparent else {}),
         }
 
 
@@ -107,6 +111,7 @@ def published_event(
         aggregate_uid=aggregate_uid,
         sequence=sequence,
         time=time,
+        traceparent=traceparent(),
     )
 
 
@@ -142,6 +147,7 @@ def event_from_parts(subject: str, headers: Mapping[str, str], data: bytes) -> E
             sequence=int(headers["ce-sequence"]),
             id=headers["ce-id"],
             time=datetime.fromisoformat(headers["ce-time"]),
+            traceparent=headers.get("traceparent", ""),
         )
     except KeyError as err:
         raise EventMalformed(f'message on "{subject}" has no header {err}') from err

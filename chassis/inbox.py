@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 from nats.errors import MsgAlreadyAckdError
+from opentelemetry.trace import SpanKind
 from sqlalchemy import delete, select, update
 
 from chassis.bus import NATS_ERRORS, Bus, BusUnavailable
@@ -21,7 +22,7 @@ from chassis.database import DATABASE_ERRORS, Database, UnitOfWork, is_mistake
 from chassis.errors import Code, Problem
 from chassis.events import Event, EventMalformed, event_from_message, event_from_parts
 from chassis.ids import derived_uid
-from chassis.telemetry import get_logger
+from chassis.telemetry import get_logger, span
 
 log = get_logger(__name__)
 
@@ -192,6 +193,11 @@ class Consumer(_PullLoop):
 
     async def _take_one(self, message: Msg) -> None:
         event = event_from_message(message)
+        destination = {"messaging.system": "nats", "messaging.destination.name": self._durable}
+        with span(f"process {self._durable}", destination, kind=SpanKind.CONSUMER, parent=event.traceparent):
+            await self._take_effect(event)
+
+    async def _take_effect(self, event: Event) -> None:
         async with self._database.unit_of_work() as uow:
             if await _first_time(uow, self._database, self._clock, self._durable, event.id):
                 await self._handler(uow, event)

@@ -15,8 +15,9 @@ from typing import Any
 import uvloop
 
 from chassis.clock import Clock, SystemClock
+from chassis.rpc.server import check_listener
 from chassis.settings import ServiceSettings
-from chassis.telemetry import configure_logging, get_logger
+from chassis.telemetry import MetricsServer, configure_logging, configure_tracing, get_logger
 
 log = get_logger(__name__)
 
@@ -30,6 +31,7 @@ class ServiceContext:
         self.clock: Clock = SystemClock()
         self.stop_event = asyncio.Event()
         self.failed = False
+        self.metrics_url = ""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -50,7 +52,7 @@ class ServiceContext:
 
     def ready(self, addresses: dict[str, str]) -> None:
         """Say where the service answers."""
-        facts = {"service": self.name, "pid": os.getpid(), **addresses}
+        facts = {"service": self.name, "pid": os.getpid(), "metrics": self.metrics_url, **addresses}
         if self.settings.ready_file is not None:
             write_atomically(self.settings.ready_file, json.dumps(facts))
         log.info("ready", **facts)
@@ -102,6 +104,11 @@ def run_service(name: str, settings: ServiceSettings, main: Callable[[ServiceCon
 
     async def live() -> bool:
         context = ServiceContext(name, settings)
+        if settings.metrics_address:
+            check_listener(settings.metrics_address, has_tls=False, insecure=settings.insecure)
+        metrics = MetricsServer(name, settings.metrics_address)
+        context.metrics_url = metrics.url
+        tracing = configure_tracing(name, settings.otlp_endpoint, ratio=settings.trace_ratio)
         loop = asyncio.get_running_loop()
         for caught in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(caught, context.stop_event.set)
@@ -111,6 +118,8 @@ def run_service(name: str, settings: ServiceSettings, main: Callable[[ServiceCon
             await main(context)
         finally:
             await context.close()
+            metrics.close()
+            tracing.close()
         return context.failed
 
     try:

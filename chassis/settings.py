@@ -54,6 +54,12 @@ class ServiceSettings(BaseSettings):
     # Written when the service answers: {"pid": …, "grpc": "host:port", …}.
     ready_file: Path | None = None
     log_level: str = "info"
+    # Receiver of traces (OTLP over gRPC), `http://host:port`; empty makes none.
+    otlp_endpoint: str = ""
+    # Share of traces that begin here and are kept, 0 to 1.
+    trace_ratio: float = 1.0
+    # `host:port` of Prometheus' `/metrics`; port 0 takes a free one, empty measures nothing.
+    metrics_address: str = "127.0.0.1:0"
     # Longest time a clean stop may take, seconds.
     stop_s_max: float = 10.0
 

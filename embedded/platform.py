@@ -160,7 +160,7 @@ class Platform:
             "rest": said["inference"]["rest"],
             **{service: said[service]["grpc"] for service in SERVICES},
             "nats": self._nats.url,
-            "metrics": {},
+            "metrics": {service: said[service]["metrics"] for service in SERVICES},
             "admin_credential_file": str(self.home.admin_credential),
             "data_dir": str(self.home.path),
         }

@@ -11,7 +11,7 @@ import grpc
 
 from chassis.errors import DependencyUnavailable
 from chassis.rpc.status import problem_from_rpc_error
-from chassis.telemetry import request_id
+from chassis.telemetry import request_id, traceparent
 
 CredentialSource = Callable[[], str]
 
@@ -57,6 +57,8 @@ class _Credential(grpc.aio.UnaryUnaryClientInterceptor):
         metadata.add("authorization", f"Bearer {self._credential()}")
         if current := request_id.get():
             metadata.add("x-request-id", current)
+        if parent := traceparent():
+            metadata.add("traceparent", parent)
         call = grpc.aio.ClientCallDetails(
             details.method,
             details.timeout if details.timeout is not None else self._deadline_s,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
+from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import SQLAlchemyError
 
 from chassis.access.caller import set_current_caller
@@ -25,9 +27,13 @@ from chassis.ids import new_uid
 from chassis.rpc.status import status_from_problem
 from chassis.settings import ServiceSettings
 from chassis.telemetry import get_logger, request_id, span
+from chassis.telemetry.metrics import meter
 
 log = get_logger(__name__)
 
+_CALL_DURATION = meter.create_histogram(
+    "rpc.server.duration", unit="s", description="From a call's arrival to the end of its answer."
+)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -172,6 +178,7 @@ class _Guard(grpc.aio.ServerInterceptor):
             return None
         method: str = details.method
         metadata = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
+        parent = metadata.get("traceparent", "")
 
         async def enter(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             given = metadata.get("x-request-id", "")
@@ -184,20 +191,20 @@ class _Guard(grpc.aio.ServerInterceptor):
             set_current_caller(await self._access.authorize(rule, caller, request))
 
         async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            async with _answering(method, context):
+            async with _answering(method, context, parent):
                 await enter(request, context)
                 limit_s = self._deadline_s_default if context.time_remaining() is None else None
                 return await _within(limit_s, _repeated_when_raced(handler.unary_unary, request, context))
 
         async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            async with _answering(method, context):
+            async with _answering(method, context, parent):
                 await enter(request, context)
                 async with contextlib.aclosing(handler.unary_stream(request, context)) as responses:
                     async for response in responses:
                         yield response
 
         async def both(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            async with _answering(method, context):
+            async with _answering(method, context, parent):
                 await enter(None, context)
                 async with contextlib.aclosing(handler.stream_stream(requests, context)) as responses:
                     async for response in responses:
@@ -220,23 +227,34 @@ class _Guard(grpc.aio.ServerInterceptor):
 
 
 @contextlib.asynccontextmanager
-async def _answering(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+async def _answering(method: str, context: grpc.aio.ServicerContext[Any, Any], parent: str) -> AsyncIterator[None]:
     """Turn what a handler raises into a status; what nobody expected is logged and named by its request id only."""
+    service, _, name = method[1:].partition("/")
+    named = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+    began_s, status = time.monotonic(), grpc.StatusCode.OK.value[0]
     try:
-        with span("rpc", method=method):
+        with span(f"{service}/{name}", named, kind=SpanKind.SERVER, parent=parent):
             yield
     except Problem as problem:
+        status = problem.code.grpc_number
         log.info("refused", method=method, reason=problem.reason, error=problem.message)
         await context.abort_with_status(status_from_problem(problem))
     except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
+        status = grpc.StatusCode.CANCELLED.value[0]
         raise
     except NotImplementedError:
         # What generated servicers raise for a method nobody wrote.
+        status = grpc.StatusCode.UNIMPLEMENTED.value[0]
         await context.abort_with_status(status_from_problem(NotServed(f"{method} is not served here")))
     except Exception as error:
         log.exception("call failed", method=method)
-        broken = InternalProblem(f"something broke on our side; the log has it under request id {request_id.get()}")
-        await context.abort_with_status(status_from_problem(problem_from_database(error) or broken))
+        broken = problem_from_database(error) or InternalProblem(
+            f"something broke on our side; the log has it under request id {request_id.get()}"
+        )
+        status = broken.code.grpc_number
+        await context.abort_with_status(status_from_problem(broken))
+    finally:
+        _CALL_DURATION.record(time.monotonic() - began_s, {**named, "rpc.grpc.status_code": status})
 
 
 async def _within(limit_s: float | None, call: Awaitable[Any]) -> Any:

@@ -1,15 +1,15 @@
-"""Logs as JSON with the request id in every line, and the seams where traces and metrics come in."""
+"""Logs as JSON, with the request id, and the trace id where one is made, in every line."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
+
+from chassis.telemetry.traces import current_trace_id
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -29,6 +29,8 @@ class _JsonLines(logging.Formatter):
         }
         if current := request_id.get():
             line["request_id"] = current
+        if trace := current_trace_id():
+            line["trace_id"] = trace
         line.update(getattr(record, "values", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
@@ -75,9 +77,3 @@ def configure_logging(service: str, level: str) -> None:
     root.setLevel(level.upper())
     for chatty in ("nats", "uvicorn.access", "alembic", "sqlalchemy.engine"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-
-
-@contextmanager
-def span(name: str, **attributes: str | int) -> Iterator[None]:
-    """A traced section; attributes follow OpenTelemetry's semantic conventions. Until traces are exported, nothing."""
-    yield

@@ -1,0 +1,25 @@
+"""What a process tells of itself: logs, traces, metrics."""
+
+from chassis.telemetry.logs import Logger, configure_logging, get_logger, request_id
+from chassis.telemetry.metrics import MetricsServer, observe
+from chassis.telemetry.traces import (
+    Tracing,
+    configure_tracing,
+    current_trace_id,
+    span,
+    traceparent,
+)
+
+__all__ = [
+    "Logger",
+    "MetricsServer",
+    "Tracing",
+    "configure_logging",
+    "configure_tracing",
+    "current_trace_id",
+    "get_logger",
+    "observe",
+    "request_id",
+    "span",
+    "traceparent",
+]

@@ -1,0 +1,79 @@
+"""Metrics by OpenTelemetry, read by Prometheus at `/metrics` of each process.
+
+Instruments are made where they are used, from `meter`; names and units follow OpenTelemetry's semantic conventions,
+and what is ours alone begins with `modelyard.`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from wsgiref.simple_server import WSGIServer
+
+from opentelemetry import metrics
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
+from prometheus_client import start_http_server
+
+# Seconds; from a quick call on loopback to the longest one that is allowed.
+_DURATION_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
+_TOKEN_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
+
+meter = metrics.get_meter("modelyard")
+
+
+def observe(name: str, read: Callable[[], float], *, unit: str, description: str) -> None:
+    """A gauge that is read when Prometheus asks, from a thread of its own."""
+
+    def callback(_: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(read())]
+
+    meter.create_observable_gauge(name, callbacks=[callback], unit=unit, description=description)
+
+
+class MetricsServer:
+    """Serves `/metrics` on a thread; what is measured before it starts counts too.
+
+    Args:
+        address: `host:port`; port 0 takes a free one. Empty: nothing is measured and nothing listens.
+    """
+
+    def __init__(self, service: str, address: str) -> None:
+        self.url = ""
+        self._provider: MeterProvider | None = None
+        self._server: WSGIServer | None = None
+        self._thread: threading.Thread | None = None
+        if not address:
+            return
+        self._provider = MeterProvider(
+            metric_readers=[PrometheusMetricReader()],
+            resource=Resource.create({"service.name": f"modelyard-{service}"}),
+            views=[
+                View(
+                    instrument_name="*.duration",
+                    aggregation=ExplicitBucketHistogramAggregation(_DURATION_BUCKETS),
+                ),
+                View(
+                    instrument_name="*.token.usage",
+                    aggregation=ExplicitBucketHistogramAggregation(_TOKEN_BUCKETS),
+                ),
+            ],
+            shutdown_on_exit=False,
+        )
+        metrics.set_meter_provider(self._provider)
+        host, _, port = address.rpartition(":")
+        self._server, self._thread = start_http_server(int(port), addr=host.strip("[]"))
+        self.url = f"http://{host}:{self._server.server_port}/metrics"
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        if self._thread is not None:
+            self._thread.join()
+        if self._provider is not None:
+            self._provider.shutdown()
