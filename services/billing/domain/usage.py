@@ -18,7 +18,14 @@ NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 # The platform is younger.
 OCCUR_TIME_MIN = datetime(2020, 1, 1, tzinfo=UTC)
 # Characters of each text; together they fit the key of a rollup and an event of the broker.
-LENGTHS_MAX = {"model_version": 512, "key_id": 128, "price_version": 256, "quote": 512, "request_id": 128}
+LENGTHS_MAX = {
+    "model_version": 512,
+    "key_id": 128,
+    "price_version": 256,
+    "quote": 512,
+    "request_id": 128,
+    "traceparent": 55,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class UsageFact:
     occur_time: datetime
     quantities: tuple[tuple[int, int], ...]
     request_id: str
+    # W3C trace context of the call; empty where it was not traced.
+    traceparent: str = ""
 
     def quantity(self, meter: int) -> int:
         """The amount of one meter; 0 where it was not counted."""
@@ -46,7 +55,10 @@ class UsageFact:
 
 
 def digest(fact: UsageFact) -> str:
-    """SHA-256 over every field, lower-case hex: equal content has equal digests whoever sends it."""
+    """SHA-256 over every field that is billed or explains a bill, lower-case hex.
+
+    Equal content has equal digests whoever sends it. The trace context explains no bill and is left out.
+    """
     content = json.dumps(
         [
             fact.id,

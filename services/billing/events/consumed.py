@@ -95,6 +95,7 @@ def usage_from_proto(record: usage_pb2.UsageRecord) -> UsageFact:
         occur_time=_moment(record.occur_time),
         quantities=tuple(sorted((quantity.meter, quantity.value) for quantity in record.quantities)),
         request_id=record.request_id,
+        traceparent=record.traceparent,
     )
 
 

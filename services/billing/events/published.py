@@ -40,6 +40,7 @@ def usage_to_proto(fact: UsageFact) -> usage_pb2.UsageRecord:
         outcome=usage_pb2.Outcome.ValueType(fact.outcome),
         occur_time=timestamp(fact.occur_time),
         request_id=fact.request_id,
+        traceparent=fact.traceparent,
         quantities=[
             money_pb2.Quantity(meter=money_pb2.Meter.ValueType(meter), value=value) for meter, value in fact.quantities
         ],

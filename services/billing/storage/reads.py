@@ -91,6 +91,7 @@ def fact_from_row(row: UsageRow) -> UsageFact:
         occur_time=row.occur_time,
         quantities=tuple((int(meter), value) for meter, value in counted if value is not None),
         request_id=row.request_id,
+        traceparent=row.traceparent,
     )
 
 

@@ -73,6 +73,7 @@ class UsageRow(BillingTable, table=True):
     outcome: int
     occur_time: datetime = Field(sa_type=UtcTime)
     request_id: str
+    traceparent: str = ""
     input_tokens: int | None = Field(sa_type=BigInteger)
     output_tokens: int | None = Field(sa_type=BigInteger)
     requests: int | None = Field(sa_type=BigInteger)

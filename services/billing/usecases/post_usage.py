@@ -10,7 +10,8 @@ from modelyard.billing.v1 import billing_pb2
 
 from chassis.clock import Clock
 from chassis.database import Database, UnitOfWork
-from chassis.telemetry import get_logger
+from chassis.telemetry import get_logger, span
+from chassis.telemetry.metrics import meter
 from services.billing.domain.errors import RecordInvalid
 from services.billing.domain.meters import Meter
 from services.billing.domain.periods import period_of, posting_period
@@ -26,6 +27,14 @@ from services.billing.storage import ledger
 
 log = get_logger(__name__)
 
+# Links of one span; further records of a batch are in the ledger all the same.
+LINKS_MAX = 128
+_POSTED = meter.create_counter(
+    "modelyard.billing.usage.posted", unit="{record}", description="Usage records that entered the ledger."
+)
+_QUARANTINED = meter.create_counter(
+    "modelyard.billing.usage.quarantined", unit="{record}", description="Usage records that were set aside."
+)
 _COLUMNS = {
     Meter.INPUT_TOKENS: "input_tokens",
     Meter.OUTPUT_TOKENS: "output_tokens",
@@ -39,7 +48,13 @@ async def post_usage(database: Database, clock: Clock, facts: Sequence[UsageFact
     The same records in any order, any number of times, in any batches give the same ledger. Records are locked in id
     order, so two posters of overlapping batches do not deadlock.
     """
-    now = clock.now()
+    # Linked, not nested: a batch serves many calls, and each has its own trace.
+    links = [fact.traceparent for fact in facts if fact.traceparent][:LINKS_MAX]
+    with span("post usage", {"modelyard.usage.records": len(facts)}, links=links):
+        return await _post_usage(database, clock.now(), facts)
+
+
+async def _post_usage(database: Database, now: datetime, facts: Sequence[UsageFact]) -> int:
     async with database.unit_of_work() as uow:
         valid: dict[str, UsageFact] = {}
         digests: dict[str, str] = {}
@@ -66,6 +81,7 @@ async def post_usage(database: Database, clock: Clock, facts: Sequence[UsageFact
         for journal_id in sorted({fact.journal_id for fact in facts if is_uid(fact.journal_id)}):
             # Said also where it did not move: who sends a record again has not heard that it is committed.
             uow.project(watermark(journal_id, await ledger.advance_journal(uow, database, journal_id)))
+    _POSTED.add(len(added))
     return len(added)
 
 
@@ -94,6 +110,7 @@ def usage_values(fact: UsageFact, record_digest: str, period: str, correction: b
         "outcome": fact.outcome,
         "occur_time": fact.occur_time,
         "request_id": fact.request_id,
+        "traceparent": fact.traceparent,
         "digest": record_digest,
         "record_time": now,
         "period": period,
@@ -130,6 +147,7 @@ async def _quarantine(
         now=now,
     )
     if first:
+        _QUARANTINED.add(1)
         log.error("usage record was quarantined", record=fact.id[:64], journal=fact.journal_id[:64], why=why)
         uow.emit(usage_conflicted(fact, billed_digest=billed_digest, quarantined_digest=quarantined_digest, now=now))
 

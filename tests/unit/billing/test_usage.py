@@ -73,11 +73,16 @@ def test_what_cannot_be_true_is_refused_by_field(field: str, value: object) -> N
     assert refused.value.field == field
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(UsageFact)])
+@pytest.mark.parametrize("field", [field.name for field in fields(UsageFact) if field.name != "traceparent"])
 def test_every_field_makes_another_digest(field: str) -> None:
     """So that no change of content passes for a duplicate."""
     fact = usage()
     assert digest(replace(fact, **{field: OTHER.get(field, "other")})) != digest(fact)
+
+
+def test_a_trace_is_no_part_of_what_is_billed() -> None:
+    """The same call, traced or not, is the same record."""
+    assert digest(replace(usage(), traceparent=f"00-{'a' * 32}-{'b' * 16}-01")) == digest(usage())
 
 
 def test_the_order_of_quantities_makes_no_other_digest() -> None:

@@ -26,17 +26,17 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from modelyard.type.v1 import money_pb2 as modelyard_dot_type_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodelyard/type/v1/usage.proto\x12\x11modelyard.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmodelyard/type/v1/money.proto\"\xf4\x02\n\x0bUsageRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\njournal_id\x18\x02 \x01(\t\x12\x13\n\x0bjournal_seq\x18\x03 \x01(\x04\x12\x13\n\x0bproject_uid\x18\x04 \x01(\t\x12\x14\n\x0c\x65ndpoint_uid\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x65ployment_uid\x18\x06 \x01(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x0e\n\x06key_id\x18\x08 \x01(\t\x12\x15\n\rprice_version\x18\t \x01(\t\x12\r\n\x05quote\x18\n \x01(\t\x12+\n\x07outcome\x18\x0b \x01(\x0e\x32\x1a.modelyard.type.v1.Outcome\x12.\n\noccur_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\nquantities\x18\r \x03(\x0b\x32\x1b.modelyard.type.v1.Quantity\x12\x12\n\nrequest_id\x18\x0e \x01(\t\"=\n\nUsageBatch\x12/\n\x07records\x18\x01 \x03(\x0b\x32\x1e.modelyard.type.v1.UsageRecord*\x94\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x15\n\x11OUTCOME_CANCELLED\x10\x02\x12\x17\n\x13OUTCOME_INTERRUPTED\x10\x03\x12\x12\n\x0eOUTCOME_FAILED\x10\x04\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodelyard/type/v1/usage.proto\x12\x11modelyard.type.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmodelyard/type/v1/money.proto\"\x89\x03\n\x0bUsageRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\njournal_id\x18\x02 \x01(\t\x12\x13\n\x0bjournal_seq\x18\x03 \x01(\x04\x12\x13\n\x0bproject_uid\x18\x04 \x01(\t\x12\x14\n\x0c\x65ndpoint_uid\x18\x05 \x01(\t\x12\x16\n\x0e\x64\x65ployment_uid\x18\x06 \x01(\t\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x0e\n\x06key_id\x18\x08 \x01(\t\x12\x15\n\rprice_version\x18\t \x01(\t\x12\r\n\x05quote\x18\n \x01(\t\x12+\n\x07outcome\x18\x0b \x01(\x0e\x32\x1a.modelyard.type.v1.Outcome\x12.\n\noccur_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\nquantities\x18\r \x03(\x0b\x32\x1b.modelyard.type.v1.Quantity\x12\x12\n\nrequest_id\x18\x0e \x01(\t\x12\x13\n\x0btraceparent\x18\x0f \x01(\t\"=\n\nUsageBatch\x12/\n\x07records\x18\x01 \x03(\x0b\x32\x1e.modelyard.type.v1.UsageRecord*\x94\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x15\n\x11OUTCOME_CANCELLED\x10\x02\x12\x17\n\x13OUTCOME_INTERRUPTED\x10\x03\x12\x12\n\x0eOUTCOME_FAILED\x10\x04\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.type.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=555
-  _globals['_OUTCOME']._serialized_end=703
+  _globals['_OUTCOME']._serialized_start=576
+  _globals['_OUTCOME']._serialized_end=724
   _globals['_USAGERECORD']._serialized_start=117
-  _globals['_USAGERECORD']._serialized_end=489
-  _globals['_USAGEBATCH']._serialized_start=491
-  _globals['_USAGEBATCH']._serialized_end=552
+  _globals['_USAGERECORD']._serialized_end=510
+  _globals['_USAGEBATCH']._serialized_start=512
+  _globals['_USAGEBATCH']._serialized_end=573
 # @@protoc_insertion_point(module_scope)

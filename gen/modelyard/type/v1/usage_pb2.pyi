@@ -79,6 +79,7 @@ class UsageRecord(_message.Message):
     OCCUR_TIME_FIELD_NUMBER: _builtins.int
     QUANTITIES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7 made at admission; the only dedupe key."""
     journal_id: _builtins.str
@@ -103,6 +104,8 @@ class UsageRecord(_message.Message):
     """How the call ended."""
     request_id: _builtins.str
     """Id of the request as the client saw it (`x-request-id`), at most 64 characters."""
+    traceparent: _builtins.str
+    """W3C trace context of the call, 55 characters; empty where it was not traced. Not part of what is billed."""
     @_builtins.property
     def occur_time(self) -> _timestamp_pb2.Timestamp:
         """When the call was admitted, UTC. Not when it was recorded."""
@@ -128,10 +131,11 @@ class UsageRecord(_message.Message):
         occur_time: _timestamp_pb2.Timestamp | None = ...,
         quantities: _abc.Iterable[_money_pb2.Quantity] | None = ...,
         request_id: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occur_time", b"occur_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_uid", b"deployment_uid", "endpoint_uid", b"endpoint_uid", "id", b"id", "journal_id", b"journal_id", "journal_seq", b"journal_seq", "key_id", b"key_id", "model_version", b"model_version", "occur_time", b"occur_time", "outcome", b"outcome", "price_version", b"price_version", "project_uid", b"project_uid", "quantities", b"quantities", "quote", b"quote", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_uid", b"deployment_uid", "endpoint_uid", b"endpoint_uid", "id", b"id", "journal_id", b"journal_id", "journal_seq", b"journal_seq", "key_id", b"key_id", "model_version", b"model_version", "occur_time", b"occur_time", "outcome", b"outcome", "price_version", b"price_version", "project_uid", b"project_uid", "quantities", b"quantities", "quote", b"quote", "request_id", b"request_id", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
