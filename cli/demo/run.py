@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -286,26 +287,26 @@ async def _complete_bill(demo: Demo) -> billing_pb2.Bill:
 
     When that takes too long the bill is shown as it is: the proof then lists what is missing.
     """
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LEDGER_S_MAX):
             while not {call.request_id for call in demo.log.answered} <= set(demo.posted):
                 demo.posted_changed.clear()
                 await demo.posted_changed.wait()
-            while True:
-                bill = await demo.modelyard.billing.GetBill(billing_pb2.GetBillRequest(parent=demo.parent))
-                if await _ended_instances(demo, bill) == demo.instance_uids:
-                    return bill
+            while await _ended_instances(demo) != demo.instance_uids:
                 await asyncio.sleep(0.1)
-    except TimeoutError:
-        late: billing_pb2.Bill = await demo.modelyard.billing.GetBill(billing_pb2.GetBillRequest(parent=demo.parent))
-        return late
+    return await _bill(demo)
 
 
-async def _ended_instances(demo: Demo, bill: billing_pb2.Bill) -> set[str]:
-    """Instances whose whole life the bill holds."""
+async def _bill(demo: Demo) -> billing_pb2.Bill:
+    bill: billing_pb2.Bill = await demo.modelyard.billing.GetBill(billing_pb2.GetBillRequest(parent=demo.parent))
+    return bill
+
+
+async def _ended_instances(demo: Demo) -> set[str]:
+    """Instances whose whole life the ledger holds."""
     events = [
         event
-        for line in bill.lines
+        for line in (await _bill(demo)).lines
         if line.rate.meter == money_pb2.METER_CORE_MILLISECONDS
         for event in (await explain_line(demo.modelyard, demo.parent, "", line.id))[1]
     ]
