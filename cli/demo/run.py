@@ -292,7 +292,9 @@ async def _complete_bill(demo: Demo) -> billing_pb2.Bill:
             while not {call.request_id for call in demo.log.answered} <= set(demo.posted):
                 demo.posted_changed.clear()
                 await demo.posted_changed.wait()
-            while await _ended_instances(demo) != demo.instance_uids:
+            while True:
+                if await _ended_instances(demo) == demo.instance_uids:
+                    break
                 await asyncio.sleep(0.1)
     return await _bill(demo)
 
