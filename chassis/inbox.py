@@ -23,6 +23,7 @@ from chassis.errors import Code, Problem
 from chassis.events import Event, EventMalformed, event_from_message, event_from_parts
 from chassis.ids import derived_uid
 from chassis.telemetry import get_logger, span
+from chassis.telemetry.metrics import meter
 
 log = get_logger(__name__)
 
@@ -31,6 +32,9 @@ BatchHandler = Callable[[Sequence[Event]], Awaitable[None]]
 
 # Problems that may pass by themselves; any other says that the message breaks a rule.
 _PASSING = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.ABORTED, Code.RESOURCE_EXHAUSTED}
+_LAG = meter.create_gauge(
+    "modelyard.consumer.lag", unit="{message}", description="Messages of the stream that wait behind the last pull."
+)
 _RETRY_S_MIN = 0.1
 _FORGET_EACH_S = 3600.0
 
@@ -77,6 +81,8 @@ class _PullLoop:
             while True:
                 try:
                     messages = await subscription.fetch(self._batch_max)
+                    waiting = messages[-1].metadata.num_pending if messages else 0
+                    _LAG.set(waiting or 0, {"messaging.consumer.group.name": self._durable})
                     await self._tidy()
                     if messages:
                         await self._take(messages)

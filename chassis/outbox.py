@@ -15,9 +15,13 @@ from chassis.bus import Bus, BusUnavailable
 from chassis.clock import Clock
 from chassis.database import DATABASE_ERRORS, Database
 from chassis.telemetry import get_logger
+from chassis.telemetry.metrics import meter
 
 log = get_logger(__name__)
 
+_WAITING = meter.create_gauge(
+    "modelyard.outbox.depth", unit="{row}", description="Unpublished rows that the last look found, one batch at most."
+)
 _RETRY_S_MIN = 0.1
 _FORGET_EACH_S = 3600.0
 
@@ -96,6 +100,8 @@ class OutboxRelay:
             BusUnavailable: NATS did not take all of it; what it took is marked, the rest stays.
         """
         rows = await self._take_rows()
+        # A full batch may have more behind it; what matters is whether rows pile up.
+        _WAITING.set(len(rows))
         if not rows:
             return 0
         taken: list[str] = []

@@ -4,6 +4,7 @@ from chassis.telemetry.logs import Logger, configure_logging, get_logger, reques
 from chassis.telemetry.metrics import MetricsServer, observe
 from chassis.telemetry.traces import (
     Tracing,
+    annotate,
     configure_tracing,
     current_trace_id,
     span,
@@ -14,6 +15,7 @@ __all__ = [
     "Logger",
     "MetricsServer",
     "Tracing",
+    "annotate",
     "configure_logging",
     "configure_tracing",
     "current_trace_id",

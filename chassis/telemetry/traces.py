@@ -99,6 +99,12 @@ def span(
             raise
 
 
+def annotate(attributes: Attributes) -> None:
+    """Add to the section that runs now what was not known when it began."""
+    if Tracing.current is not None:
+        trace.get_current_span().set_attributes(attributes)
+
+
 def traceparent() -> str:
     """The section that runs now as a W3C `traceparent`, to be handed on; empty while nothing is traced."""
     if Tracing.current is None:

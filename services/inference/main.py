@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import uvicorn
 from modelyard.inference.v1 import inference_pb2_grpc, operations_pb2_grpc
@@ -14,12 +15,13 @@ from tritonclient.grpc import service_pb2_grpc
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
-from chassis.bus import Bus
+from chassis.bus import BucketWatch, Bus
 from chassis.clock import check_not_behind
 from chassis.rpc import RpcServer, ServedService, service_channel
 from chassis.rpc.client import token_from_file
 from chassis.rpc.server import check_listener
 from chassis.service import ServiceContext
+from chassis.telemetry import observe
 from services.inference.access.keys import KeyDirectory
 from services.inference.access.routes import RouteDirectory
 from services.inference.backends.triton import TritonBackend
@@ -62,6 +64,8 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
     context.spawn(publisher.run(), "usage publisher")
     backend = TritonBackend(settings.cluster_secret_file.read_bytes(), token_timeout_s=settings.token_timeout_s)
     calls = Calls(routes, journal, backend, clock, CallLimits(settings.call_s_max))
+
+    _observe(journal, routes, keys)
 
     credential = token_from_file(settings.service_token_file)
     catalog = service_channel(settings.catalog_address, credential)
@@ -127,6 +131,29 @@ class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)
+
+
+def _observe(journal: Journal, routes: RouteDirectory, keys: KeyDirectory) -> None:
+    """What Prometheus reads of the data path."""
+    for name, read, unit, description in (
+        ("open", lambda: journal.running_count, "{call}", "Calls that run."),
+        ("unbilled", lambda: len(journal.settled), "{call}", "Settled calls that billing has not committed."),
+        ("size", lambda: journal.size_bytes, "By", "Bytes on disk."),
+        ("limit", lambda: journal.size_bytes_max, "By", "Bytes on disk at which new calls are refused."),
+        ("refusing", lambda: float(bool(journal.refusing)), "1", "1 while new calls are refused."),
+    ):
+        observe(f"modelyard.journal.{name}", read, unit=unit, description=description)
+    for name, watch in (("routes", routes.watch), ("keys", keys.watch)):
+        observe(
+            f"modelyard.{name}.staleness",
+            partial(_staleness_s, watch),
+            unit="s",
+            description="Since they were last known to be current.",
+        )
+
+
+def _staleness_s(watch: BucketWatch) -> float:
+    return min(watch.staleness_s, 1e9)
 
 
 class _RestServer(uvicorn.Server):

@@ -7,17 +7,18 @@ import json
 import struct
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 import grpc
 from modelyard.deploy.v1 import routes_pb2
+from opentelemetry.trace import SpanKind
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from chassis.instance_secret import INSTANCE_SECRET_HEADER, instance_secret
-from chassis.telemetry import get_logger
+from chassis.telemetry import get_logger, span, traceparent
 from services.inference.domain.balance import choose_least_loaded
 from services.inference.domain.errors import (
     EngineBusy,
@@ -158,39 +159,41 @@ class TritonBackend:
         self, target: routes_pb2.RouteTarget, request: service_pb2.ModelInferRequest
     ) -> service_pb2.ModelInferResponse:
         """One request, one response."""
-        stub, metadata = self._stub(target)
-        try:
-            return await stub.ModelInfer(request, metadata=metadata, timeout=self._token_timeout_s)
-        except grpc.aio.AioRpcError as error:
-            raise _problem(error) from error
+        with _engine_span("ModelInfer", target):
+            stub, metadata = self._stub(target)
+            try:
+                return await stub.ModelInfer(request, metadata=metadata, timeout=self._token_timeout_s)
+            except grpc.aio.AioRpcError as error:
+                raise _problem(error) from error
 
     async def raw_stream(
         self, target: routes_pb2.RouteTarget, request: service_pb2.ModelInferRequest
     ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
         """One request, as many responses as it has. Closing the iterator cancels the work."""
-        stub, metadata = self._stub(target)
-        call = stub.ModelStreamInfer(metadata=metadata)
-        try:
-            await call.write(request)
-            await call.done_writing()
-            while True:
-                async with asyncio.timeout(self._token_timeout_s):
-                    message = await call.read()
-                if message is grpc.aio.EOF:
-                    return
-                if message.error_message:
-                    raise _refusal(message.error_message)
-                yield message.infer_response
-        except TimeoutError:
-            raise EngineTimeout(
-                f"the instance said nothing for {self._token_timeout_s:g} s; what was delivered is billed, try again"
-            ) from None
-        except grpc.aio.AioRpcError as error:
-            raise _problem(error) from error
-        except asyncio.InvalidStateError as error:
-            raise _problem_of_code(await call.code(), await call.details()) from error
-        finally:
-            call.cancel()
+        with _engine_span("ModelStreamInfer", target):
+            stub, metadata = self._stub(target)
+            call = stub.ModelStreamInfer(metadata=metadata)
+            try:
+                await call.write(request)
+                await call.done_writing()
+                while True:
+                    async with asyncio.timeout(self._token_timeout_s):
+                        message = await call.read()
+                    if message is grpc.aio.EOF:
+                        return
+                    if message.error_message:
+                        raise _refusal(message.error_message)
+                    yield message.infer_response
+            except TimeoutError:
+                raise EngineTimeout(
+                    f"the instance said nothing for {self._token_timeout_s:g} s; what was delivered is billed, try again"
+                ) from None
+            except grpc.aio.AioRpcError as error:
+                raise _problem(error) from error
+            except asyncio.InvalidStateError as error:
+                raise _problem_of_code(await call.code(), await call.details()) from error
+            finally:
+                call.cancel()
 
     async def ask(self, target: routes_pb2.RouteTarget, method: str, request: Any) -> Any:
         """A metadata method of the Open Inference Protocol.
@@ -225,7 +228,9 @@ class TritonBackend:
             self._channels[key] = (channel, service_pb2_grpc.GRPCInferenceServiceStub(channel))
         self._used_at[key] = monotonic()
         secret = instance_secret(self._cluster_secret, target.instance_uid)
-        return self._channels[key][1], ((INSTANCE_SECRET_HEADER, secret),)
+        parent = traceparent()
+        traced = (("traceparent", parent),) if parent else ()
+        return self._channels[key][1], ((INSTANCE_SECRET_HEADER, secret), *traced)
 
     def _close_unused(self, moved_uid: str) -> None:
         """Channels of instances that are gone, and those of one that moved: a restarted Triton has another port."""
@@ -242,6 +247,14 @@ class TritonBackend:
         for channel, _ in self._channels.values():
             await channel.close()
         await asyncio.gather(*self._closing)
+
+
+def _engine_span(method: str, target: routes_pb2.RouteTarget) -> AbstractContextManager[None]:
+    return span(
+        f"inference.GRPCInferenceService/{method}",
+        {"rpc.system": "grpc", "rpc.method": method, "modelyard.instance.uid": target.instance_uid},
+        kind=SpanKind.CLIENT,
+    )
 
 
 def add_tensor(

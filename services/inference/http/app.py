@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import re
 import struct
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from modelyard.deploy.v1 import routes_pb2
+from opentelemetry.trace import SpanKind
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,7 +22,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chassis.errors import InternalProblem, InvalidArgument, NotFound, Problem
 from chassis.ids import new_uid
-from chassis.telemetry import get_logger, request_id
+from chassis.telemetry import get_logger, request_id, span
+from chassis.telemetry.metrics import meter
 from services.inference.access.keys import KeyDirectory
 from services.inference.domain.errors import BodyTooLarge, ModelNotCallable
 from services.inference.http.answers import EventStream, JsonResponse, error_response, until_disconnect
@@ -30,6 +33,10 @@ from services.inference.usecases.calls import Calls, Generation
 
 log = get_logger(__name__)
 
+_ROUTES = frozenset({"/", "/healthz", "/page/project", "/v1/models", "/v1/chat/completions", "/v1/embeddings"})
+_REQUEST_DURATION = meter.create_histogram(
+    "http.server.request.duration", unit="s", description="From a request's arrival to the end of its answer."
+)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FINISH = {"stop": "stop", "length": "length"}
 # How many times the largest body is read before a larger one is refused without reading on.
@@ -87,18 +94,24 @@ class _Outermost:
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id.set(given if _REQUEST_ID.fullmatch(given) else new_uid())
-        started = False
+        started, status = False, 499
+        route = scope["path"] if scope["path"] in _ROUTES else "other"
+        named = {"http.request.method": scope["method"], "http.route": route}
+        parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
+        began_s = time.monotonic()
 
         async def send_once(message: Any) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
+            nonlocal started, status
+            if message["type"] == "http.response.start":
+                started, status = True, message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, send_once)
+            with span(f"{scope['method']} {route}", named, kind=SpanKind.SERVER, parent=parent):
+                await self._app(scope, receive, send_once)
         except Problem as problem:
             if not started:
-                await error_response(problem)(scope, receive, send)
+                await error_response(problem)(scope, receive, send_once)
         except ClientDisconnect:
             # It left while it sent its body; nothing was admitted and nobody hears an answer.
             log.info("the client left before its request was whole")
@@ -108,7 +121,10 @@ class _Outermost:
                 broken = InternalProblem(
                     f"something broke on our side; the log has it under request id {request_id.get()}"
                 )
-                await error_response(broken)(scope, receive, send)
+                await error_response(broken)(scope, receive, send_once)
+        finally:
+            # 499, as others say it: the client left before an answer began.
+            _REQUEST_DURATION.record(time.monotonic() - began_s, {**named, "http.response.status_code": status})
 
 
 class _Api:

@@ -7,14 +7,18 @@ from collections import deque
 from time import monotonic
 
 from modelyard.type.v1 import access_pb2, usage_pb2
+from opentelemetry.trace import SpanKind
 
 from chassis.bus import Bus, BusUnavailable
 from chassis.clock import Clock
 from chassis.events import published_event
-from chassis.telemetry import get_logger
+from chassis.telemetry import get_logger, span
 from services.inference.journal.journal import Journal
 
 log = get_logger(__name__)
+
+# Links of one span; a batch may hold more calls than that.
+LINKS_MAX = 128
 
 
 class Publisher:
@@ -75,6 +79,12 @@ class Publisher:
         if not due:
             return 0
         batch = usage_pb2.UsageBatch(records=[self._journal.settled[seq] for seq in due])
+        links = [record.traceparent for record in batch.records if record.traceparent][:LINKS_MAX]
+        with span("send usage", {"modelyard.usage.records": len(due)}, kind=SpanKind.PRODUCER, links=links):
+            await self._publish(due, batch)
+        return len(due)
+
+    async def _publish(self, due: list[int], batch: usage_pb2.UsageBatch) -> None:
         event = published_event(
             "inference",
             "usage",
@@ -91,7 +101,6 @@ class Publisher:
             self._journal.unsent.extendleft(reversed(due))
             raise
         self._sent.extend((monotonic(), seq) for seq in due)
-        return len(due)
 
     def _take_due(self) -> list[int]:
         """What was never sent, then what was sent too long ago; each step costs the same however much is waiting."""

@@ -6,13 +6,19 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from chassis.service import write_atomically
+from chassis.telemetry.metrics import meter
 from services.inference.domain.errors import JournalLocked
+
+_COMMIT_DURATION = meter.create_histogram(
+    "modelyard.journal.commit.duration", unit="s", description="One write of the usage journal with its fsync."
+)
 
 
 class Segments:
@@ -52,8 +58,10 @@ class Segments:
             self._end()
         self._is_torn = True
         try:
+            began_s = time.monotonic()
             _write_all(self._descriptor, content)
             os.fdatasync(self._descriptor)
+            _COMMIT_DURATION.record(time.monotonic() - began_s)
         except OSError:
             # Half a frame must not stand before a whole one; what cannot be cut now is cut before the next append.
             with contextlib.suppress(OSError):

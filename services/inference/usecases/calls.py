@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2
 from chassis.clock import Clock, ms_from_time
 from chassis.errors import Problem
 from chassis.ids import new_uid
-from chassis.telemetry import get_logger, request_id
+from chassis.telemetry import get_logger, request_id, span, traceparent
 from services.inference.access.routes import Destination, RouteDirectory
 from services.inference.backends.triton import (
     EMBED_ROWS_MAX,
@@ -37,6 +37,7 @@ from services.inference.domain.errors import (
 from services.inference.domain.prompts import render_prompt
 from services.inference.domain.usage import Counts, Outcome, billed, cut_by_us
 from services.inference.journal.journal import Entry, Journal
+from services.inference.usecases.measures import CallMeasure
 
 log = get_logger(__name__)
 
@@ -88,6 +89,13 @@ class Generation:
         Raises:
             Problem: what went wrong; the call is settled.
         """
+        measure = CallMeasure("chat", self._destination.deployment.model_version)
+        with span("chat", measure.attributes):
+            async with aclosing(self._pieces(measure)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def _pieces(self, measure: CallMeasure) -> AsyncGenerator[str, None]:
         received, delivered = Counts(), Counts()
         outcome: Outcome | None = None
         # Opened here, not earlier: what is opened is settled below, and an iterator that never ran settles nothing.
@@ -101,6 +109,7 @@ class Generation:
                         piece.input_tokens or received.input_tokens, received.output_tokens + piece.output_tokens
                     )
                     self.finish_reason = piece.finish_reason or self.finish_reason
+                    measure.output()
                     await entry.opened
                     if piece.text:
                         yield piece.text
@@ -126,6 +135,7 @@ class Generation:
             outcome = outcome or self._calls.outcome_of_cut(limit, delivered)
             self.usage = billed(outcome, received, delivered)
             durable = entry.settle(outcome, self.usage)
+            measure.settled(outcome, self.usage, self.id)
             # The last bytes wait for the record; a failed call is recovered at zero anyway, and nobody hears a cut one.
             if is_heard and outcome is not Outcome.FAILED:
                 await durable
@@ -195,7 +205,13 @@ class Calls:
         width = destination.deployment.serving.embedding_dimensions
         if dimensions not in (None, width):
             raise RequestInvalid(f"dimensions is {dimensions}; the model gives {width}", field="dimensions")
-        entry = self.open_with(key, destination)
+        measure = CallMeasure("embeddings", destination.deployment.model_version)
+        with span("embeddings", measure.attributes):
+            return await self._embed_all(destination, self.open_with(key, destination), inputs, measure)
+
+    async def _embed_all(
+        self, destination: Destination, entry: Entry, inputs: Sequence[str], measure: CallMeasure
+    ) -> Answered:
         outcome: Outcome | None = None
         # Parts are read one after the other; the answer leaves as a whole.
         read, rows, instance_uid = Counts(), list[bytes](), ""
@@ -220,7 +236,9 @@ class Calls:
             raise
         finally:
             outcome = outcome or self.outcome_of_cut(limit, Counts())
-            durable = entry.settle(outcome, billed(outcome, read, Counts()))
+            usage = billed(outcome, read, Counts())
+            durable = entry.settle(outcome, usage)
+            measure.settled(outcome, usage, entry.record.id)
         await durable
         return Answered(entry.record.id, rows, read.input_tokens, instance_uid)
 
@@ -249,6 +267,21 @@ class Calls:
             Problem: refused, or failed and recorded.
         """
         destination = self.raw_destination(key, request.model_name)
+        measure = CallMeasure("infer", destination.deployment.model_version)
+        with span("infer", measure.attributes):
+            async with aclosing(self._raw(key, destination, request, measure, stream=stream)) as responses:
+                async for response in responses:
+                    yield response
+
+    async def _raw(
+        self,
+        key: routes_pb2.KeyAccess,
+        destination: Destination,
+        request: service_pb2.ModelInferRequest,
+        measure: CallMeasure,
+        *,
+        stream: bool,
+    ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
         target = self.backend.choose(destination.deployment.targets)
         inner = service_pb2.ModelInferRequest()
         inner.CopyFrom(request)
@@ -265,6 +298,7 @@ class Calls:
             ):
                 async for response in responses:
                     received = _counted(response, received)
+                    measure.output()
                     await entry.opened
                     response.model_name, response.id = request.model_name, request.id
                     yield response
@@ -287,7 +321,9 @@ class Calls:
         finally:
             is_heard = outcome is not None
             outcome = outcome or self.outcome_of_cut(limit, delivered)
-            durable = entry.settle(outcome, billed(outcome, received, delivered))
+            usage = billed(outcome, received, delivered)
+            durable = entry.settle(outcome, usage)
+            measure.settled(outcome, usage, entry.record.id)
             if is_heard and outcome is not Outcome.FAILED:
                 await durable
 
@@ -343,6 +379,7 @@ class Calls:
                 quote=destination.deployment.quote,
                 occur_time=moment,
                 request_id=request_id.get(),
+                traceparent=traceparent(),
             )
         )
 
