@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from typing import Any
+
 import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
 from services.inference.backends.triton import (
     NothingRead,
+    Piece,
     TritonBackend,
     _problem_of_code,
     _refusal,
@@ -83,3 +87,54 @@ def test_the_least_loaded_instance_takes_the_call() -> None:
     with backend.in_flight(target):
         assert {backend.choose([target, other]).instance_uid for _ in range(4)} == {"other"}
     assert {backend.choose([target, other]).instance_uid for _ in range(4)} == {"other", "instance"}
+
+
+class ScriptedStream(TritonBackend):
+    """An instance whose stream is these responses: (text, output tokens, finish reason)."""
+
+    def __init__(self, *responses: tuple[str, int, str]) -> None:
+        super().__init__(b"a secret of tests alone", token_timeout_s=1)
+        self._responses = responses
+
+    async def raw_stream(self, *_: Any) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
+        for text, tokens, reason in self._responses:
+            response = service_pb2.ModelInferResponse()
+            for name, content in (
+                ("text_output", bytes_tensor(text)),
+                ("finish_reason", bytes_tensor(reason)),
+                ("num_output_tokens", tokens.to_bytes(4, "little")),
+            ):
+                response.outputs.add(name=name)
+                response.raw_output_contents.append(content)
+            yield response
+
+
+def bytes_tensor(text: str) -> bytes:
+    return len(text.encode()).to_bytes(4, "little") + text.encode()
+
+
+async def test_pieces_come_as_the_engine_counts_them() -> None:
+    (target,) = a_deployment().targets
+    backend = ScriptedStream(("", 0, "None"), ("a", 1, "None"), ("b", 2, "length"))
+    pieces = [piece async for piece in backend.generate(target, "id", "prompt", {})]
+    assert [(piece.text, piece.output_tokens, piece.finish_reason) for piece in pieces] == [
+        ("", 0, ""),
+        ("a", 1, ""),
+        ("b", 2, "length"),
+    ]
+
+
+@pytest.mark.parametrize("last", [[], [("", 3, "cancelled")], [("", 3, "abort")]], ids=["eof", "cancelled", "abort"])
+async def test_an_answer_that_an_engine_breaks_off_is_no_whole_one(last: list[tuple[str, int, str]]) -> None:
+    """As when it is unloaded: the tokens it tells of then never left, so they are not counted."""
+    (target,) = a_deployment().targets
+    backend = ScriptedStream(("a", 1, "None"), *last)
+    told: list[Piece] = []
+    with pytest.raises(EngineFailed, match="ended the call before its answer"):
+        await _collect(backend.generate(target, "id", "prompt", {}), told)
+    assert [piece.output_tokens for piece in told] == [1]
+
+
+async def _collect(pieces: AsyncGenerator[Piece, None], told: list[Piece]) -> None:
+    async for piece in pieces:
+        told.append(piece)
