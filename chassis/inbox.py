@@ -77,6 +77,7 @@ class _PullLoop:
         """Consume for ever."""
         retry_s = _RETRY_S_MIN
         subscription = await self._bus.pull(self._stream, self._durable)
+        _LAG.set(0, {"messaging.consumer.group.name": self._durable})
         try:
             while True:
                 try:
