@@ -12,9 +12,9 @@ import openai
 import pytest
 
 from chassis.ids import new_uid
-from tests.infra.data_path import DIMENSIONS, DataPath, token_log_line
+from tests.infra.data_path import DIMENSIONS, DataPath, a_deployment, token_log_line
 from tests.infra.instances import wait_until
-from tests.integration.inference.conftest import Instances
+from tests.integration.inference.conftest import CHAT, Instances
 
 GRAVITY: list[Any] = [{"role": "user", "content": "What is gravity?"}]
 INPUT_TOKENS = 13
@@ -106,15 +106,26 @@ async def test_more_texts_than_the_engine_takes_at_once_are_one_call(
     assert (await data_path.billed(request_id)).tokens() == (many.usage.prompt_tokens, 0)
 
 
-async def test_the_models_are_exactly_what_the_key_may_call(client: openai.AsyncOpenAI, data_path: DataPath) -> None:
-    names = [model.id async for model in await client.models.list()]
-    assert names == [
-        "chat", "chat/idle", "chat/main", "echo", "echo/main", "own", "own/main", "retired", "retired/main",
-        "split", "split/big", "split/small", "vectors", "vectors/main", "waiting", "waiting/main",
-    ]  # fmt: skip
-    assert (await client.models.retrieve("chat/main")).owned_by == "data-path"
+async def test_the_models_are_exactly_what_the_key_may_call(
+    client: openai.AsyncOpenAI, data_path: DataPath, instances: Instances
+) -> None:
+    """Of its project: each endpoint with traffic, and each deployment; in order."""
+    project_uid, text = new_uid(), instances.text
+    await data_path.put_route(
+        "talk",
+        a_deployment("blue", text, CHAT),
+        a_deployment("green", text, CHAT, 0),
+        project_uid=project_uid,
+        project="models",
+    )
+    await data_path.put_route("quiet", a_deployment("blue", text, CHAT, 0), project_uid=project_uid, project="models")
+    mine = client.with_options(api_key=await data_path.put_key(project_uid=project_uid))
+    models = [model async for model in await mine.models.list()]
+    assert [model.id for model in models] == ["quiet/blue", "talk", "talk/blue", "talk/green"]
+    assert {(model.object, model.owned_by, model.created) for model in models} == {("model", "models", 1_700_000_000)}
+    assert await mine.models.retrieve("talk/green") == models[3]
     with pytest.raises(openai.NotFoundError):
-        await client.models.retrieve("theirs")
+        await mine.models.retrieve("chat")
 
 
 async def test_a_key_of_some_endpoints_calls_no_other(data_path: DataPath, client: openai.AsyncOpenAI) -> None:
