@@ -238,7 +238,7 @@ class _Work(Response):
 
 
 async def _whole_chat(generation: Generation, model: str) -> Response:
-    text = "".join([piece async for piece in generation.pieces()])
+    text = "".join([piece async for piece in generation.pieces(leave_at_once=False)])
     content = {
         "id": f"chatcmpl-{generation.id}",
         "object": "chat.completion",

@@ -81,21 +81,25 @@ class Generation:
         # Seconds since 1970, UTC.
         self.created = 0
 
-    async def pieces(self) -> AsyncGenerator[str, None]:
+    async def pieces(self, *, leave_at_once: bool = True) -> AsyncGenerator[str, None]:
         """Text as it is produced. When it ends, the call's usage is durable.
 
         The journal entry is durable before the first piece leaves; that wait overlaps the engine's work.
+
+        Args:
+            leave_at_once: Whether each piece is handed to the client as it comes. An answer that leaves as a whole is
+                not delivered before its end: a failure of ours on the way makes it free.
 
         Raises:
             Problem: what went wrong; the call is settled.
         """
         measure = CallMeasure("chat", self._destination.deployment.model_version)
         with span("chat", measure.attributes):
-            async with aclosing(self._pieces(measure)) as pieces:
+            async with aclosing(self._pieces(measure, leave_at_once=leave_at_once)) as pieces:
                 async for piece in pieces:
                     yield piece
 
-    async def _pieces(self, measure: CallMeasure) -> AsyncGenerator[str, None]:
+    async def _pieces(self, measure: CallMeasure, *, leave_at_once: bool) -> AsyncGenerator[str, None]:
         received, delivered = Counts(), Counts()
         outcome: Outcome | None = None
         # Opened here, not earlier: what is opened is settled below, and an iterator that never ran settles nothing.
@@ -113,6 +117,8 @@ class Generation:
                     await entry.opened
                     if piece.text:
                         yield piece.text
+                    if not leave_at_once:
+                        continue
                     delivered = received
                     # Until output has left, a crash of ours makes the call free: so nothing stands in the journal.
                     if delivered.output_tokens:

@@ -127,6 +127,20 @@ async def test_an_instance_that_breaks_before_any_output_costs_nothing(tmp_path:
         assert await settled(setup) == (FAILED, 0, 0)
 
 
+async def test_an_answer_that_leaves_as_a_whole_is_free_when_its_instance_breaks(tmp_path: Path) -> None:
+    """What was produced by then never reached anybody."""
+    async with calls_with(tmp_path, a_piece("one", 2), BROKEN) as setup:
+        with pytest.raises(EngineFailed):
+            [piece async for piece in a_chat(setup).pieces(leave_at_once=False)]
+        assert await settled(setup) == (FAILED, 0, 0)
+
+
+async def test_an_answer_that_leaves_as_a_whole_is_billed_as_counted(tmp_path: Path) -> None:
+    async with calls_with(tmp_path, a_piece("one ", 2), a_piece("two", 3, "stop")) as setup:
+        assert [piece async for piece in a_chat(setup).pieces(leave_at_once=False)] == ["one ", "two"]
+        assert await settled(setup) == (COMPLETED, 7, 5)
+
+
 async def test_a_crash_of_ours_before_any_output_costs_nothing(tmp_path: Path) -> None:
     """So the journal knows of no tokens until one has left."""
     async with calls_with(tmp_path, a_piece("", 0), a_piece("one", 2), asyncio.Event()) as setup:
