@@ -243,7 +243,9 @@ def check_bill(ledger: Ledger) -> list[str]:
             found.append(f"line {line.id} of core-milliseconds is not the sum of its windows")
         if Decimal(line.amount) != (amount := _amount(line)):
             found.append(f"line {line.id} says {line.amount} for {line.quantity}, and its rate makes {amount}")
-    found += [f"{key}: records sum to {sums[key]}, lines to {lines[key]}" for key in sums | lines if sums[key] != lines[key]]
+    found += [
+        f"{key}: records sum to {sums[key]}, lines to {lines[key]}" for key in sums | lines if sums[key] != lines[key]
+    ]
     billed_unrated = Counter({one.meter: one.value for one in ledger.bill.unrated})
     found += [
         f"unrated meter {meter}: records sum to {unrated[meter]}, the bill says {billed_unrated[meter]}"
@@ -366,4 +368,8 @@ def check_processes(data_dir: Path, lives: Mapping[str, Life]) -> list[str]:
     living = {uid for uid, life in lives.items() if life.started and life.exited_ms is None}
     running = Counter((process.instance_uid, process.role) for process in instance_processes(data_dir))
     wanted = Counter((uid, role) for uid in living for role in ("keeper", "triton", "stub"))
-    return [f"{running[key]} {key[1]} of instance {key[0]} run, and not {wanted[key]}" for key in running | wanted if running[key] != wanted[key]]
+    return [
+        f"{running[key]} {key[1]} of instance {key[0]} run, and not {wanted[key]}"
+        for key in running | wanted
+        if running[key] != wanted[key]
+    ]

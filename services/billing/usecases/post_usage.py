@@ -157,10 +157,10 @@ async def _roll_up(
 ) -> None:
     sums: dict[ledger.RollupKey, tuple[int, int]] = {}
     for fact in added:
-        for meter, value in fact.quantities:
+        for counted, value in fact.quantities:
             if value == 0:
                 continue
-            key = ledger.rollup_key(fact, periods[fact.id][0], meter)
+            key = ledger.rollup_key(fact, periods[fact.id][0], counted)
             quantity, count = sums.get(key, (0, 0))
             sums[key] = (quantity + value, count + 1)
     await ledger.add_to_rollups(uow, database, sums)
