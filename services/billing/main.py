@@ -22,6 +22,7 @@ from services.billing.rpc.servicer import BillingServicer
 from services.billing.settings import BillingSettings
 from services.billing.storage import reads
 from services.billing.storage.tables import CHASSIS
+from services.billing.usecases.post_usage import announce_counters
 from services.billing.usecases.prices import load_price_lists
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
@@ -37,6 +38,7 @@ async def main(context: ServiceContext, settings: BillingSettings) -> None:
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "billing")
     directory = BucketRoleDirectory(bus, arrive_s=settings.access_arrive_s)
     consumed = Consumed(database, clock)
+    announce_counters()
     context.spawn(directory.watch.run(), "roles")
     context.spawn(OutboxRelay(database, bus, clock).run(), "outbox relay")
     context.spawn(

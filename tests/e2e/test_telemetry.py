@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+import yaml
 from openai import OpenAI
 
 from tests.infra.otlp import OtlpReceiver, otlp_receiver
@@ -149,3 +152,32 @@ def test_series_name_no_tenant(traced: Up, trace_id: str) -> None:
     for service in SERVICES:
         with urllib.request.urlopen(traced.addresses["metrics"][service], timeout=10) as answer:  # noqa: S310
             assert "shop" not in answer.read().decode()
+
+
+GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana"
+
+
+def expressions() -> list[str]:
+    """Every PromQL expression of the dashboard and the alert rules."""
+    dashboard = json.loads((GRAFANA / "modelyard.json").read_text())
+    rules = yaml.safe_load((GRAFANA / "alerts.yaml").read_text())
+    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]] + [
+        rule["expr"] for group in rules["groups"] for rule in group["rules"]
+    ]
+
+
+def test_dashboards_and_alerts_name_metrics_that_exist(traced: Up, trace_id: str) -> None:
+    """A renamed metric must not leave an alert that never fires."""
+    named = {
+        name
+        for expr in expressions()
+        for name in re.findall(r"\b(?:modelyard|gen_ai|http|rpc)_\w+(?=[\[{)\s]|$)", expr)
+    }
+    labels = {"modelyard_outcome", "gen_ai_token_type", "http_response_status_code", "http_route", "modelyard_state"}
+    labels |= {"rpc_method", "rpc_grpc_status_code", "rpc_server"}
+    exported = set()
+    for service in SERVICES:
+        with urllib.request.urlopen(traced.addresses["metrics"][service], timeout=10) as answer:  # noqa: S310
+            exported |= set(re.findall(r"^(\w+)[{ ]", answer.read().decode(), re.MULTILINE))
+    assert named - labels - exported == set()
+    assert len(named - labels) >= 15

@@ -42,6 +42,12 @@ _COLUMNS = {
 }
 
 
+def announce_counters() -> None:
+    """Say zero at the start: a rate over a counter sees the first record only when it saw the counter before."""
+    _POSTED.add(0)
+    _QUARANTINED.add(0)
+
+
 async def post_usage(database: Database, clock: Clock, facts: Sequence[UsageFact]) -> int:
     """Record what is new, ignore duplicates, quarantine conflicts; return how many records were added.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -15,6 +16,7 @@ from chassis.clock import Clock
 from chassis.database import DATABASE_ERRORS, Database, UnitOfWork
 from chassis.ids import new_uid
 from chassis.telemetry import get_logger
+from chassis.telemetry.metrics import meter
 from services.deploy.compute.interface import ComputeProvider, InstanceSpec, InstanceView, LaunchRefused
 from services.deploy.compute.interface import InstanceState as Observed
 from services.deploy.domain.deployments import DeploymentState, InstanceState, derive_state, size
@@ -31,6 +33,9 @@ from services.deploy.usecases.routes import MODEL_NAME, project_routes
 
 log = get_logger(__name__)
 
+_INSTANCES = meter.create_gauge("modelyard.instances", unit="{instance}", description="Instances by state.")
+_DEPLOYMENTS = meter.create_gauge("modelyard.deployments", unit="{deployment}", description="Deployments by state.")
+
 
 @dataclass(frozen=True, slots=True)
 class ReconcileLimits:
@@ -45,6 +50,15 @@ class ReconcileLimits:
     pool_idle_s: float = 300.0
     failed_starts_max: int = 3
     records_keep_s: float = 86_400.0
+
+
+def _measure(living: Iterable[InstanceRow], deployments: Iterable[DeploymentRow]) -> None:
+    """How many there are in each state; none is said too, so that a series falls to 0 instead of staying."""
+    instances, wanted = Counter(row.state for row in living), Counter(row.state for row in deployments)
+    for instance_state in InstanceState:
+        _INSTANCES.set(instances[instance_state], {"modelyard.state": instance_state.name})
+    for deployment_state in DeploymentState:
+        _DEPLOYMENTS.set(wanted[deployment_state], {"modelyard.state": deployment_state.name})
 
 
 class Reconciler:
@@ -110,6 +124,7 @@ class Reconciler:
             living += self._size(uow, living, deployments, pools)
             changed = self._derive_states(uow, living, deployments, pools, failures)
             changed = bool(await project_routes(uow, endpoints, living)) or changed
+        _measure(living, deployments.values())
         for uid in refused:
             del self._refused[uid]
         self._act(living, views, seen_ms, owners)
