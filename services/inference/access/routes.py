@@ -120,3 +120,11 @@ def _by_traffic(route: routes_pb2.Route, model: str) -> routes_pb2.RouteDeployme
             field="model",
         )
     return _named(route, chosen, model)
+
+
+def unreached(destination: Destination) -> NoReadyInstance:
+    """No instance of a destination took the call; nothing happened."""
+    return NoReadyInstance(
+        f"no instance of {destination.route.endpoint!r} could be reached; it is being mended, try again",
+        retry_after_s=1.0,
+    )

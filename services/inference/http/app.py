@@ -29,7 +29,8 @@ from services.inference.domain.errors import BodyTooLarge, ModelNotCallable
 from services.inference.http.answers import EventStream, JsonResponse, error_response, until_disconnect
 from services.inference.http.bodies import messages_of, read_chat, read_embeddings
 from services.inference.http.page import Page
-from services.inference.usecases.calls import Calls, Generation
+from services.inference.usecases.calls import Calls
+from services.inference.usecases.generation import Generation
 
 log = get_logger(__name__)
 

@@ -17,19 +17,17 @@ from chassis.clock import Clock, ms_from_time
 from chassis.errors import Problem
 from chassis.ids import new_uid
 from chassis.telemetry import get_logger, request_id, span, traceparent
-from services.inference.access.routes import Destination, RouteDirectory
+from services.inference.access.routes import Destination, RouteDirectory, unreached
 from services.inference.backends.triton import (
     EMBED_ROWS_MAX,
     Embedded,
     NothingRead,
-    Piece,
     TritonBackend,
     named_outputs,
 )
 from services.inference.domain.calls import Message, Sampling, check_inputs, check_messages, check_sampling
 from services.inference.domain.errors import (
     EngineTimeout,
-    NoReadyInstance,
     RawTensorsOnServerless,
     RequestInvalid,
     TaskNotSupported,
@@ -37,6 +35,7 @@ from services.inference.domain.errors import (
 from services.inference.domain.prompts import render_prompt
 from services.inference.domain.usage import Counts, Outcome, billed, cut_by_us
 from services.inference.journal.journal import Entry, Journal
+from services.inference.usecases.generation import Generation
 from services.inference.usecases.measures import CallMeasure
 
 log = get_logger(__name__)
@@ -57,111 +56,6 @@ class Answered:
     rows: list[bytes]
     input_tokens: int
     instance_uid: str
-
-
-class Generation:
-    """A streamed answer. Iterate `pieces`; leaving early cancels the work and settles the call.
-
-    `id` is the usage record's, known from the first piece on. `usage` is what the record says, complete when the pieces
-    have ended.
-    """
-
-    def __init__(
-        self, calls: Calls, key: routes_pb2.KeyAccess, destination: Destination, prompt: str, sampling: Sampling
-    ) -> None:
-        self._calls = calls
-        self._key = key
-        self._destination = destination
-        self._prompt = prompt
-        self._sampling = sampling
-        self.instance_uid = ""
-        self.finish_reason = ""
-        self.usage = Counts()
-        self.id = ""
-        # Seconds since 1970, UTC.
-        self.created = 0
-
-    async def pieces(self, *, leave_at_once: bool = True) -> AsyncGenerator[str, None]:
-        """Text as it is produced. When it ends, the call's usage is durable.
-
-        The journal entry is durable before the first piece leaves; that wait overlaps the engine's work.
-
-        Args:
-            leave_at_once: Whether each piece is handed to the client as it comes. An answer that leaves as a whole is
-                not delivered before its end: a failure of ours on the way makes it free.
-
-        Raises:
-            Problem: what went wrong; the call is settled.
-        """
-        measure = CallMeasure("chat", self._destination.deployment.model_version)
-        with span("chat", measure.attributes):
-            async with aclosing(self._pieces(measure, leave_at_once=leave_at_once)) as pieces:
-                async for piece in pieces:
-                    yield piece
-
-    async def _pieces(self, measure: CallMeasure, *, leave_at_once: bool) -> AsyncGenerator[str, None]:
-        received, delivered = Counts(), Counts()
-        outcome: Outcome | None = None
-        # Opened here, not earlier: what is opened is settled below, and an iterator that never ran settles nothing.
-        entry = self._calls.open_with(self._key, self._destination)
-        self.id, self.created = entry.record.id, entry.record.occur_time.ToSeconds()
-        limit = asyncio.timeout(self._calls.limits.call_s_max)
-        try:
-            async with limit, aclosing(self._read()) as pieces:
-                async for piece in pieces:
-                    received = Counts(
-                        piece.input_tokens or received.input_tokens, received.output_tokens + piece.output_tokens
-                    )
-                    self.finish_reason = piece.finish_reason or self.finish_reason
-                    measure.output()
-                    await entry.opened
-                    if piece.text:
-                        yield piece.text
-                    if not leave_at_once:
-                        continue
-                    delivered = received
-                    # Until output has left, a crash of ours makes the call free: so nothing stands in the journal.
-                    if delivered.output_tokens:
-                        entry.progress(delivered)
-            outcome = Outcome.COMPLETED
-        except TimeoutError:
-            outcome = Outcome.TIMED_OUT
-            raise EngineTimeout(
-                f"the call took longer than {self._calls.limits.call_s_max:g} s; what was produced is billed, ask for less"
-            ) from None
-        except EngineTimeout:
-            outcome = Outcome.TIMED_OUT if delivered.output_tokens else Outcome.FAILED
-            raise
-        except Problem:
-            outcome = cut_by_us(delivered)
-            raise
-        finally:
-            # No await stands between the end of the call and its settlement: a cancelled task settles too.
-            is_heard = outcome is not None
-            outcome = outcome or self._calls.outcome_of_cut(limit, delivered)
-            self.usage = billed(outcome, received, delivered)
-            durable = entry.settle(outcome, self.usage)
-            measure.settled(outcome, self.usage, self.id)
-            # The last bytes wait for the record; a failed call is recovered at zero anyway, and nobody hears a cut one.
-            if is_heard and outcome is not Outcome.FAILED:
-                await durable
-
-    async def _read(self) -> AsyncGenerator[Piece, None]:
-        """Pieces from one instance; from another one when the first was not reached."""
-        avoid = ""
-        for attempt in (1, 2):
-            target = self._calls.backend.choose(self._destination.deployment.targets, avoid)
-            self.instance_uid = avoid = target.instance_uid
-            with self._calls.backend.in_flight(target):
-                answer = self._calls.backend.generate(target, self.id, self._prompt, self._sampling.parameters())
-                try:
-                    async with aclosing(answer) as pieces:
-                        async for piece in pieces:
-                            yield piece
-                    return
-                except NothingRead:
-                    if attempt == 2:
-                        raise _unreached(self._destination) from None
 
 
 class Calls:
@@ -260,8 +154,8 @@ class Calls:
                     return await self.backend.embed(target, entry.record.id, inputs), target
                 except NothingRead:
                     if attempt == 2:
-                        raise _unreached(destination) from None
-        raise _unreached(destination)
+                        raise unreached(destination) from None
+        raise unreached(destination)
 
     async def raw(
         self, key: routes_pb2.KeyAccess, request: service_pb2.ModelInferRequest, *, stream: bool
@@ -317,7 +211,7 @@ class Calls:
             raise EngineTimeout(f"the call took longer than {self.limits.call_s_max:g} s") from None
         except NothingRead:
             outcome = Outcome.FAILED
-            raise _unreached(destination) from None
+            raise unreached(destination) from None
         except EngineTimeout:
             outcome = Outcome.TIMED_OUT if delivered.output_tokens else Outcome.FAILED
             raise
@@ -403,10 +297,3 @@ def _counted(response: service_pb2.ModelInferResponse, counts: Counts) -> Counts
     said = sum(int.from_bytes(read[start : start + 4], "little") for start in range(0, len(read), 4))
     produced = int.from_bytes(outputs.get("num_output_tokens", b""), "little")
     return Counts(said or counts.input_tokens, counts.output_tokens + produced)
-
-
-def _unreached(destination: Destination) -> NoReadyInstance:
-    return NoReadyInstance(
-        f"no instance of {destination.route.endpoint!r} could be reached; it is being mended, try again",
-        retry_after_s=1.0,
-    )

@@ -20,7 +20,7 @@ from services.inference.domain.errors import (
     RequestInvalid,
     TaskNotSupported,
 )
-from services.inference.usecases.calls import Generation
+from services.inference.usecases.generation import Generation
 from tests.unit.inference.build import a_deployment, a_piece, a_route, calls_with, until
 
 HELLO = [Message("user", "hello")]
