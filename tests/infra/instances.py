@@ -60,8 +60,7 @@ async def local_provider(settings: LocalSettings) -> AsyncIterator[LocalProvider
     try:
         yield provider
     finally:
-        for view in await provider.list():
-            await provider.terminate(view.instance_uid)
+        await asyncio.gather(*(provider.terminate(view.instance_uid) for view in await provider.list()))
 
 
 async def view_of(provider: LocalProvider, instance_uid: str) -> InstanceView:
