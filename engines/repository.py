@@ -75,7 +75,8 @@ def _weights(engine: str, suffix: str, artifacts: Mapping[str, Path]) -> str:
 def _link(link: Path, path: Path) -> None:
     source = path.resolve()
     if not source.exists():
-        raise FileNotFoundError(f"{path} is not there")
+        # Who reads this may be a customer: the folder is the operator's business.
+        raise FileNotFoundError(f"artifact {path.name!r} is not on this machine any more")
     link.unlink(missing_ok=True)
     link.symlink_to(source)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chassis.clock import SystemClock
+from chassis.telemetry import get_logger
 from engines.repository import build_repository
 from services.deploy.compute.engine_log import read_last_lines
 from services.deploy.compute.interface import InstanceSpec, InstanceState, InstanceView, LaunchRefused
@@ -33,6 +34,8 @@ from services.deploy.compute.records import (
 )
 from services.deploy.compute.server import kill_leftovers
 from services.deploy.compute.settings import LocalSettings
+
+log = get_logger(__name__)
 
 _CODE_FOLDER = Path(__file__).resolve().parents[3]
 # Launches and terminations at once.
@@ -134,8 +137,11 @@ class LocalProvider:
                 timeout=self._settings.keeper_start_timeout_s,
             )
         if first.returncode not in (0, KEPT_ALREADY):
+            log.error(
+                "a keeper did not start", instance=instance_uid, status=first.returncode, said=folder.keeper_errors
+            )
             raise LaunchRefused(
-                f"the keeper of instance {instance_uid} exited with {first.returncode}; {folder.keeper_errors} says why"
+                f"its keeper exited with {first.returncode}; the operator finds why in the log of deploy"
             )
 
     def _wait_started(self, instance_uid: str, folder: InstanceFolder) -> None:
@@ -143,9 +149,9 @@ class LocalProvider:
         while not folder.started.exists() and not folder.exited.exists():
             if time.monotonic() > deadline_s:
                 waited = f"{self._settings.keeper_start_timeout_s:g} s"
+                log.error("a keeper wrote no record", instance=instance_uid, waited=waited, said=folder.keeper_errors)
                 raise LaunchRefused(
-                    f"the keeper of instance {instance_uid} wrote no record within {waited}; "
-                    f"{folder.keeper_errors} may say why"
+                    f"its keeper wrote no record within {waited}; the operator finds why in the log of deploy"
                 )
             time.sleep(0.02)
 

@@ -153,7 +153,7 @@ async def test_an_instance_runs_on_as_many_cores_as_it_has(provider: LocalProvid
     ("changes", "message"),
     [
         ({"engine": "vllm"}, 'engine "vllm" is unknown; there are llamacpp, noop, onnx'),
-        ({"artifacts": {"weights.bin": "/nowhere/weights.bin"}}, "/nowhere/weights.bin"),
+        ({"artifacts": {"weights.bin": "/nowhere/weights.bin"}}, "^artifact 'weights.bin' is not"),
         ({"vcpus": 0}, "0 cores"),
     ],
 )
