@@ -59,7 +59,7 @@ def test_what_cannot_be_built_is_refused(
 
 
 def test_a_missing_artifact_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"gone\.gguf is not there"):
+    with pytest.raises(FileNotFoundError, match=r"^artifact 'gone\.gguf' is not"):
         build_repository(tmp_path, "model", "llamacpp", {"w.gguf": tmp_path / "gone.gguf"}, {})
 
 
