@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import psutil
 from modelyard.billing.v1 import billing_pb2
@@ -23,7 +24,7 @@ from chassis.ids import uid_time_ms
 from cli.session import collect
 from engines.token_log import read_token_log
 from services.deploy.compute.records import InstanceFolder, read_record
-from tests.infra.mixed_load import CALL_S_MAX, Call, End, Usage, Way
+from tests.infra.load import CALL_S_MAX, Call, End, Usage, Way
 
 # Two of the journal's commits, at most 50 ms apart, and the fsync of each on a busy disk.
 CHECKPOINT_S_MAX = 0.3
@@ -231,10 +232,10 @@ def check_bill(ledger: Ledger) -> list[str]:
     unrated: Counter[int] = Counter()
     for record in ledger.records:
         for quantity in record.quantities:
-            if not record.price_version:
-                unrated[quantity.meter] += quantity.value
-            elif quantity.meter in TOKENS:
+            if record.price_version and quantity.meter in TOKENS:
                 sums[(record.deployment_uid, record.key_id, quantity.meter)] += quantity.value
+            else:
+                unrated[quantity.meter] += quantity.value
     lines: Counter[tuple[str, str, int]] = Counter()
     for line in ledger.bill.lines:
         if line.rate.meter != money_pb2.METER_CORE_MILLISECONDS:
@@ -246,7 +247,7 @@ def check_bill(ledger: Ledger) -> list[str]:
     found += [
         f"{key}: records sum to {sums[key]}, lines to {lines[key]}" for key in sums | lines if sums[key] != lines[key]
     ]
-    billed_unrated = Counter({one.meter: one.value for one in ledger.bill.unrated})
+    billed_unrated: Counter[int] = Counter({one.meter: one.value for one in ledger.bill.unrated})
     found += [
         f"unrated meter {meter}: records sum to {unrated[meter]}, the bill says {billed_unrated[meter]}"
         for meter in unrated | billed_unrated
@@ -268,6 +269,7 @@ class Life:
     """One instance by its keeper's files, Unix milliseconds; its uid says when it was allocated."""
 
     instance_uid: str
+    engine: str
     vcpus: int
     allocated_ms: int
     started: bool
@@ -280,9 +282,11 @@ def read_lives(instances_dir: Path) -> dict[str, Life]:
     for path in sorted(instances_dir.iterdir()) if instances_dir.exists() else ():
         folder = InstanceFolder(path)
         instance, exited = read_record(folder.instance), read_record(folder.exited)
+        spec: dict[str, Any] = instance["spec"] if instance else {"engine": "", "vcpus": 0}
         lives[path.name] = Life(
             path.name,
-            int(instance["spec"]["vcpus"]) if instance else 0,
+            spec["engine"],
+            spec["vcpus"],
             uid_time_ms(path.name),
             read_record(folder.started) is not None,
             int(exited["exited_at_ms"]) if exited else None,

@@ -1,0 +1,87 @@
+"""kill -9 of one part of the platform under mixed load: it comes back by itself, and the bill is what was served.
+
+One platform serves all of these tests, each with a project of its own: a test begins when everything answers, and the
+next one would not if this one left anything broken behind.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from modelyard_client import Modelyard
+
+from embedded.platform import Platform, running_platform
+from tests.infra.faults import (
+    SERVICES,
+    Part,
+    Tenant,
+    kill_processes,
+    moment_to_strike,
+    recovered,
+    strike_instance,
+    until,
+)
+from tests.infra.load import End
+from tests.infra.up import processes_naming
+from tests.infra.witnesses import Fault
+
+REPLACED_S_MAX = 30.0
+
+
+@pytest_asyncio.fixture(scope="module")
+async def own_platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+    """A platform to be hurt; when it is stopped, nothing of it runs any more."""
+    folder = tmp_path_factory.mktemp("hurt")
+
+    def keep(part: str, line: str) -> None:
+        with (folder / f"{part}.log").open("a") as log:
+            log.write(f"{line}\n")
+
+    async with running_platform(folder / "data", keep) as platform:
+        yield platform
+    assert processes_naming(str(folder)) == []
+
+
+@pytest_asyncio.fixture
+async def tenant(own_platform: Platform) -> AsyncIterator[Tenant]:
+    """A project whose three deployments answer."""
+    async with Modelyard.from_file(own_platform.home.addresses) as modelyard:
+        yield await Tenant.create(modelyard)
+
+
+async def strike(part: Part, platform: Platform, tenant: Tenant) -> Fault:
+    """Kill a part and, where it is the supervisor's child, see it replaced."""
+    if part not in SERVICES:
+        return await strike_instance(part, tenant)
+    child = platform.children[part.value]
+    assert child.process is not None
+    killed = child.process.pid
+    fault = kill_processes(part, [killed])
+
+    async def replaced() -> bool:
+        is_new = child.process is not None and child.process.pid != killed
+        return is_new and (child.is_ready or child.ready_file is None)
+
+    await until(replaced, f"{part.value} is started again", s_max=REPLACED_S_MAX)
+    return fault
+
+
+@pytest.mark.parametrize("part", Part, ids=lambda part: part.value.replace(" ", "-"))
+async def test_a_kill_costs_no_more_than_it_may(
+    part: Part, own_platform: Platform, tenant: Tenant, rng: random.Random
+) -> None:
+    """Load succeeds again, every call is billed by the rules of `check_calls`, every instance by those of `check_lives`,
+    the bill is the sum of its records, and nothing of an instance is left running that nobody pays for.
+    """
+    async with tenant.load(str(rng.random())).running() as log:
+        await moment_to_strike(log, rng)
+        fault = await strike(part, own_platform, tenant)
+        recovered_s = await recovered(tenant, log, fault)
+    await tenant.delete_managed()
+    ledger = await tenant.whole_ledger(log)
+    refused = [call for call in log.ended(End.REFUSED) if call.plan.valid]
+    print(f"{part.value}: recovered after {recovered_s:.1f} s; {len(refused)} right calls refused; {log.summary()}")
+    assert await tenant.differences(log, ledger, fault) == []
