@@ -15,20 +15,14 @@ from modelyard_client import Modelyard
 
 from embedded.platform import Platform, running_platform
 from tests.infra.faults import (
-    SERVICES,
     Part,
     Tenant,
-    kill_processes,
     moment_to_strike,
     recovered,
-    strike_instance,
-    until,
+    strike,
 )
 from tests.infra.load import End
 from tests.infra.up import processes_naming
-from tests.infra.witnesses import Fault
-
-REPLACED_S_MAX = 30.0
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -50,23 +44,6 @@ async def tenant(own_platform: Platform) -> AsyncIterator[Tenant]:
     """A project whose three deployments answer."""
     async with Modelyard.from_file(own_platform.home.addresses) as modelyard:
         yield await Tenant.create(modelyard)
-
-
-async def strike(part: Part, platform: Platform, tenant: Tenant) -> Fault:
-    """Kill a part and, where it is the supervisor's child, see it replaced."""
-    if part not in SERVICES:
-        return await strike_instance(part, tenant)
-    child = platform.children[part.value]
-    assert child.process is not None
-    killed = child.process.pid
-    fault = kill_processes(part, [killed])
-
-    async def replaced() -> bool:
-        is_new = child.process is not None and child.process.pid != killed
-        return is_new and (child.is_ready or child.ready_file is None)
-
-    await until(replaced, f"{part.value} is started again", s_max=REPLACED_S_MAX)
-    return fault
 
 
 @pytest.mark.parametrize("part", Part, ids=lambda part: part.value.replace(" ", "-"))

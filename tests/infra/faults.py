@@ -32,6 +32,7 @@ from chassis.ids import new_uid
 from cli.commands.deployments import create_deployment
 from cli.commands.discover import find_model
 from cli.session import collect
+from embedded.platform import Platform
 from tests.infra.load import ClientLog, End, Load, Targets
 from tests.infra.witnesses import (
     Fault,
@@ -58,6 +59,7 @@ RECOVERED_S_MAX = 60.0
 LEDGER_S_MAX = 75.0
 # Pieces of text that have come when a fault strikes: streams are under way, and every client is at another point.
 PIECES_BEFORE = (30, 120)
+REPLACED_S_MAX = 30.0
 # Where within one of the journal's intervals a fault strikes.
 PHASE_S_MAX = 0.05
 
@@ -230,6 +232,23 @@ async def strike_instance(part: Part, tenant: Tenant) -> Fault:
     )
     keepers = frozenset({victim.instance_uid}) if part is Part.MANAGED_KEEPER else frozenset()
     return kill_processes(part, [victim.pid], keepers)
+
+
+async def strike(part: Part, platform: Platform, tenant: Tenant) -> Fault:
+    """Kill a part and, where it is the supervisor's child, see it replaced."""
+    if part not in SERVICES:
+        return await strike_instance(part, tenant)
+    child = platform.children[part.value]
+    assert child.process is not None
+    killed = child.process.pid
+    fault = kill_processes(part, [killed])
+
+    async def replaced() -> bool:
+        is_new = child.process is not None and child.process.pid != killed
+        return is_new and (child.is_ready or child.ready_file is None)
+
+    await until(replaced, f"{part.value} is started again", s_max=REPLACED_S_MAX)
+    return fault
 
 
 async def recovered(tenant: Tenant, log: ClientLog, fault: Fault) -> float:

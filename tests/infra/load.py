@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from chassis.ids import new_uid
 # Longer than any fault may stop a call: a client that waits this long was forgotten.
 CALL_S_MAX = 45.0
 # A client that was refused or cut does not ask again at once.
-PAUSE_S = (0.05, 0.15)
+PAUSE_S = 0.1
 QUESTIONS = ("Name three fruits.", "What is gravity?", "Tell me about the sea in a few sentences.")
 
 
@@ -179,7 +180,7 @@ class Load:
         rest: Base URL of the REST face.
         inference: `host:port` of inference's gRPC.
         key: A key for every target.
-        seed: What each client does follows from it; when it does so does not.
+        seed: What is called, and in which order, follows from it; when does not.
         clients: How many call at once.
     """
 
@@ -188,22 +189,22 @@ class Load:
         self._rest = rest
         self._inference = inference
         self._key = key
-        self._targets = targets
-        self._rngs = [random.Random(f"{seed}/{client}") for client in range(clients)]
+        self._plans = plans(targets, random.Random(seed))
+        self._clients = clients
         self._stopping = False
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[ClientLog]:
         """Load for the block; when it is left, the calls under way are heard to their ends."""
         async with asyncio.TaskGroup() as clients:
-            for rng in self._rngs:
-                clients.create_task(self._client(rng))
+            for _ in range(self._clients):
+                clients.create_task(self._client())
             try:
                 yield self.log
             finally:
                 self._stopping = True
 
-    async def _client(self, rng: random.Random) -> None:
+    async def _client(self) -> None:
         options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
         options += [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
         async with (
@@ -211,23 +212,13 @@ class Load:
             grpc.aio.insecure_channel(self._inference, options=options) as channel,
         ):
             stub = inference_pb2_grpc.InferenceServiceStub(channel)
-            for plan in self._plans(rng):
-                if self._stopping:
-                    return
-                call = Call(plan)
+            while not self._stopping:
+                call = Call(next(self._plans))
                 self.log.calls.append(call)
                 await self._make(call, rest, stub)
                 self.log.changed()
                 if call.end in (End.REFUSED, End.CUT):
-                    await asyncio.sleep(rng.uniform(*PAUSE_S))
-
-    def _plans(self, rng: random.Random) -> Iterator[Plan]:
-        """What a client does, for ever: everything in turns, in an order that changes; streams twice as often."""
-        ways = sorted(self._targets.ways(), key=lambda one: (one[0].value, one[1]))
-        ways += [one for one in ways if one[0] is Way.STREAM]
-        while True:
-            for way, endpoint in rng.sample(ways, len(ways)):
-                yield _plan(way, endpoint, rng)
+                    await asyncio.sleep(PAUSE_S)
 
     async def _make(self, call: Call, rest: httpx2.AsyncClient, stub: Any) -> None:
         """Make a call and note how it ended; an error that no crash explains is the test's own and is raised."""
@@ -341,17 +332,27 @@ class Load:
 _NO_ENDPOINT = "-nowhere"
 
 
-def _plan(way: Way, endpoint: str, rng: random.Random) -> Plan:
-    """A call to an endpoint: one in seven hangs up, one in fifteen has a wrong key or names no endpoint."""
-    plan = Plan(way, endpoint, rng.choice(QUESTIONS), rng.randint(2, 14))
-    draw = rng.random()
-    if draw < 1 / 15:
-        return replace(plan, valid=False, endpoint=endpoint + rng.choice(("", _NO_ENDPOINT)))
-    if draw > 6 / 7 and way is Way.WHOLE:
+def plans(targets: Targets, rng: random.Random) -> Iterator[Plan]:
+    """What the clients do, one after the other, for ever: rounds of every way to every target, streams twice.
+
+    In each round there are two calls besides that hang up and one that is refused, in an order that changes.
+    """
+    ways = sorted(targets.ways(), key=lambda one: (one[0].value, one[1]))
+    ways += [one for one in ways if one[0] is Way.STREAM]
+    while True:
+        calls = [Plan(way, endpoint, rng.choice(QUESTIONS), rng.randint(2, 14)) for way, endpoint in ways]
+        left = (_leaving(plan, rng) for plan in rng.sample(calls, len(calls)) if plan.way is not Way.EMBEDDINGS)
+        wrong = rng.choice(calls)
+        refused = replace(wrong, valid=False, endpoint=wrong.endpoint + rng.choice(("", _NO_ENDPOINT)))
+        calls += [*itertools.islice(left, 2), refused]
+        yield from rng.sample(calls, len(calls))
+
+
+def _leaving(plan: Plan, rng: random.Random) -> Plan:
+    """The same call by a client that hangs up on the way."""
+    if plan.way is Way.WHOLE:
         return replace(plan, leave_after_s=rng.uniform(0.01, 0.4))
-    if draw > 6 / 7 and way is not Way.EMBEDDINGS:
-        return replace(plan, leave_after_pieces=rng.randint(1, 6))
-    return plan
+    return replace(plan, max_tokens=plan.max_tokens + 6, leave_after_pieces=rng.randint(1, 6))
 
 
 def _complete(call: Call, input_tokens: int, output_tokens: int) -> None:
