@@ -35,6 +35,11 @@ up: install ## Run the platform in the foreground; Ctrl-C stops it
 test: install ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
+RUNS ?= 3
+.PHONY: faults
+faults: install ## Kill every part RUNS times under load and prove each run (SEED repeats one)
+	@$(BIN)/python -m tests.fault.campaign --runs $(RUNS) $(if $(SEED),--seed $(SEED))
+
 .PHONY: check
 check: install ## Lint, types, import rules, contracts, generated code, migrations
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q .

@@ -183,7 +183,10 @@ class Tenant:
                 and ran <= {window.instance_uid for window in ledger.windows if not window.open}
                 and not any(window.open for window in ledger.windows)
             )
-            if is_whole or time.monotonic() > deadline_s:
+            if is_whole:
+                # Its parts were read one after the other while it grew; now it grows no more.
+                return await Ledger.read(self.modelyard, self.name)
+            if time.monotonic() > deadline_s:
                 return ledger
             await asyncio.sleep(0.1)
 
