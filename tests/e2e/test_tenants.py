@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from openai import NotFoundError, OpenAI
 from tests.infra.instances import wait_until
 from tests.infra.up import Up
 
+ROOT = Path(__file__).parents[2]
 PROJECTS = ("acme", "umbrella")
 
 
@@ -135,6 +138,32 @@ async def test_a_subscriber_hears_its_projects_usage(
     async with asyncio.timeout(15):
         posted = events_pb2.UsagePosted.FromString(await heard.get())
     assert {one.record.project_uid for one in posted.usage} == {acme.uid}
+
+
+async def test_the_documented_dashboard_prints_usage(up: Up, tenants: dict[str, Tenant], tmp_path: Path) -> None:
+    """The command that `subscriber create` prints, as it prints it."""
+    said = up.run("subscriber", "create", "-p", "acme", "--output", str(tmp_path / "dashboard.creds")).stdout
+    script, *arguments = said.partition("python ")[2].split()
+    dashboard = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", str(ROOT / script), *arguments),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "client")},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert dashboard.stdout is not None
+        async with asyncio.timeout(20):
+            reading = asyncio.ensure_future(dashboard.stdout.readline())
+            with tenants["acme"].client(up) as client:
+                # It may still be connecting: what was posted before that is not its to hear.
+                while not reading.done():
+                    await asyncio.to_thread(embed, client, "vectors", "to be printed")
+                    await asyncio.wait({reading}, timeout=0.5)
+        assert b"all-minilm-l6-v2" in await reading
+        assert b"input_tokens" in await reading
+    finally:
+        dashboard.kill()
+        await dashboard.wait()
 
 
 @pytest.mark.parametrize("subject", [">", "modelyard.>", "modelyard.billing.v1.usage.posted.{other}"])
