@@ -60,5 +60,8 @@ async def test_a_kill_costs_no_more_than_it_may(
     await tenant.delete_managed()
     ledger = await tenant.whole_ledger(log)
     refused = [call for call in log.ended(End.REFUSED) if call.plan.valid]
-    print(f"{part.value}: recovered after {recovered_s:.1f} s; {len(refused)} right calls refused; {log.summary()}")
+    outage_s = log.outage_s(fault.at_s)
+    print(
+        f"{part.value}: answered after {outage_s:.1f} s everywhere, recovered after {recovered_s:.1f} s; {len(refused)} right calls refused; {log.summary()}"
+    )
     assert await tenant.differences(log, ledger, fault) == []

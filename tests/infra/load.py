@@ -154,6 +154,15 @@ class ClientLog:
             if call.begun_s > moment_s and call.end is End.COMPLETED
         }
 
+    def outage_s(self, moment_s: float) -> float:
+        """Seconds after the moment until a call was begun that was answered, at the endpoint that took longest."""
+        first: dict[str, float] = {}
+        for call in self.ended(End.COMPLETED):
+            if call.begun_s > moment_s:
+                begun_s = first.get(call.plan.endpoint, call.begun_s)
+                first[call.plan.endpoint] = min(begun_s, call.begun_s)
+        return max(first.values(), default=moment_s) - moment_s
+
     def summary(self) -> str:
         """How many calls ended in which way."""
         counts = {end.value: len(self.ended(end)) for end in (*End, None) if end is not None}
