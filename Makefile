@@ -40,6 +40,10 @@ RUNS ?= 3
 faults: install ## Kill every part RUNS times under load and prove each run (SEED repeats one)
 	@$(BIN)/python -m tests.fault.campaign --runs $(RUNS) $(if $(SEED),--seed $(SEED))
 
+.PHONY: bench
+bench: install ## Measure every mark; ARGS='--quick' or names of benchmarks
+	@$(BIN)/python -m bench $(ARGS)
+
 .PHONY: check
 check: install ## Lint, types, import rules, contracts, generated code, migrations
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q .
