@@ -26,6 +26,8 @@ from services.billing.usecases.post_usage import announce_counters
 from services.billing.usecases.prices import load_price_lists
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
+# Batches of usage under way at once where the database has more than one writer.
+USAGE_CONSUMERS = 2
 
 
 async def main(context: ServiceContext, settings: BillingSettings) -> None:
@@ -41,12 +43,12 @@ async def main(context: ServiceContext, settings: BillingSettings) -> None:
     announce_counters()
     context.spawn(directory.watch.run(), "roles")
     context.spawn(OutboxRelay(database, bus, clock).run(), "outbox relay")
-    context.spawn(
-        BatchConsumer(
+    # SQLite has one writer; on PostgreSQL one batch is made ready while the server writes the other.
+    for _ in range(1 if database.is_sqlite else USAGE_CONSUMERS):
+        usage = BatchConsumer(
             bus, database, clock, "USAGE", "billing-usage", consumed.usage, batch_max=settings.usage_batch_max
-        ).run(),
-        "usage",
-    )
+        )
+        context.spawn(usage.run(), "usage")
     for durable, handler in (
         ("billing-instances", consumed.instance),
         ("billing-projects", consumed.project),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,6 +17,10 @@ SEQUENCE_MAX = 2**63 - 1
 NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 # The platform is younger.
 OCCUR_TIME_MIN = datetime(2020, 1, 1, tzinfo=UTC)
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+# `uuid.UUID` takes nine times as long, and every record has five. A version and a variant stand at fixed places.
+_UID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UID_V7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 # Characters of each text; together they fit the key of a rollup and an event of the broker.
 LENGTHS_MAX = {
     "model_version": 512,
@@ -59,7 +63,7 @@ def digest(fact: UsageFact) -> str:
 
     Equal content has equal digests whoever sends it. The trace context explains no bill and is left out.
     """
-    content = json.dumps(
+    content = _ENCODER.encode(
         [
             fact.id,
             fact.journal_id,
@@ -75,8 +79,7 @@ def digest(fact: UsageFact) -> str:
             fact.occur_time.isoformat(),
             fact.quantities,
             fact.request_id,
-        ],
-        separators=(",", ":"),
+        ]
     )
     return hashlib.sha256(content.encode()).hexdigest()
 
@@ -87,7 +90,7 @@ def check_usage(fact: UsageFact) -> None:
     Raises:
         RecordInvalid: naming the field, its value and what is allowed.
     """
-    if not (is_uid(fact.id) and uuid.UUID(fact.id).version == 7):
+    if not _UID_V7.fullmatch(fact.id):
         raise RecordInvalid(f"record id {fact.id[:64]!r} is not a UUIDv7", field="id")
     for name in ("journal_id", "project_uid", "endpoint_uid", "deployment_uid"):
         if not is_uid(getattr(fact, name)):
@@ -126,10 +129,7 @@ def check_usage(fact: UsageFact) -> None:
 
 def is_uid(text: str) -> bool:
     """Whether this is a UUID as the platform writes them: lower case with hyphens."""
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
+    return _UID.fullmatch(text) is not None
 
 
 def contiguous(committed: int, present: list[int]) -> int:

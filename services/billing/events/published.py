@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.billing.v1 import billing_pb2, events_pb2
@@ -15,13 +15,15 @@ from services.billing.domain.usage import UsageFact, is_uid
 RECORDS_PER_EVENT_MAX = 500
 EVENT_BYTES_MAX = 512 * 1024
 RECORD_ID_LENGTH_MAX = 64
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def timestamp(moment: datetime) -> Timestamp:
     """A proto timestamp of an aware moment."""
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
+    # `FromDatetime` takes twice as long, and every record has two.
+    seconds, microseconds = divmod((moment - _EPOCH) // _MICROSECOND, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=microseconds * 1000)
 
 
 def usage_to_proto(fact: UsageFact) -> usage_pb2.UsageRecord:

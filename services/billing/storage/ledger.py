@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from chassis.database import Database, UnitOfWork
@@ -60,8 +60,11 @@ async def closed_periods(uow: UnitOfWork, database: Database, occurred: Iterable
 
 async def add_usage(uow: UnitOfWork, database: Database, rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Insert records that are not there yet; return the ids that were added."""
-    added = await database.insert_ignoring(uow, _USAGE, rows, returning=[_USAGE.c.id])
-    return {row.id for row in added}
+    if database.is_sqlite:
+        added = await database.insert_ignoring(uow, _USAGE, rows, returning=[_USAGE.c.id])
+        return {row.id for row in added}
+    insert = _insert_arrays(_USAGE, list(rows[0])).on_conflict_do_nothing().returning(_USAGE.c.id)
+    return {row.id for row in await uow.session.execute(insert, _arrays(rows))}
 
 
 async def billed_digests(uow: UnitOfWork, ids: Sequence[str]) -> dict[str, str]:
@@ -117,14 +120,14 @@ async def add_to_rollups(uow: UnitOfWork, database: Database, sums: Mapping[Roll
             "meter": key[4],
             "price_version": key[5],
             "key_id": key[6],
-            "quantity": quantity,
-            "record_count": count,
+            "quantity": sums[key][0],
+            "record_count": sums[key][1],
         }
-        for key, (quantity, count) in sorted(sums.items())
+        for key in sorted(sums)
     ]
     if not rows:
         return
-    insert = (sqlite if database.is_sqlite else postgresql).insert(_ROLLUP)
+    insert = sqlite.insert(_ROLLUP) if database.is_sqlite else _insert_arrays(_ROLLUP, list(rows[0]))
     statement = insert.on_conflict_do_update(
         index_elements=list(_ROLLUP.primary_key.columns),
         set_={
@@ -132,7 +135,21 @@ async def add_to_rollups(uow: UnitOfWork, database: Database, sums: Mapping[Roll
             "record_count": _ROLLUP.c.record_count + insert.excluded.record_count,
         },
     )
-    await uow.session.execute(statement, rows)
+    await uow.session.execute(statement, rows if database.is_sqlite else _arrays(rows))
+
+
+def _insert_arrays(rows: Table, names: Sequence[str]) -> postgresql.Insert:
+    """PostgreSQL takes many rows several times faster as one array a column than as a statement or a list of values a row.
+
+    Rows are inserted, and locked, in the order of the arrays.
+    """
+    arrays = func.unnest(*(bindparam(name, type_=postgresql.ARRAY(rows.c[name].type)) for name in names))
+    unnested = arrays.table_valued(*names).render_derived()
+    return postgresql.insert(rows).from_select(list(names), select(*(unnested.c[name] for name in names)))
+
+
+def _arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def rollup_key(fact: UsageFact, period: str, meter: int) -> RollupKey:

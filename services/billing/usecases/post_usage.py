@@ -84,7 +84,7 @@ async def _post_usage(database: Database, now: datetime, facts: Sequence[UsageFa
         )
         await _roll_up(uow, database, [valid[record_id] for record_id in sorted(added)], periods)
         _announce(uow, [valid[record_id] for record_id in sorted(added)], periods, now)
-        for journal_id in sorted({fact.journal_id for fact in facts if is_uid(fact.journal_id)}):
+        for journal_id in sorted(filter(is_uid, {fact.journal_id for fact in facts})):
             # Said also where it did not move: who sends a record again has not heard that it is committed.
             uow.project(watermark(journal_id, await ledger.advance_journal(uow, database, journal_id)))
     _POSTED.add(len(added))
