@@ -8,10 +8,13 @@ import signal
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+
+import psutil
 
 from bench.engine import NOOP, TOKENS, Engine
 from bench.load import Load, Measured, run_load
@@ -29,16 +32,29 @@ _FRAME_BYTES = 450
 _FSYNCS = 200
 # They need no time of the data path itself.
 _BESIDE = ("billing", "catalog", "deploy")
+# Whose processor time a call takes; what the bare proxy takes is the limit.
+_PARTS = ("inference", "billing", "nats")
 _PROCESSES = "1 inference, 1 Triton, 1 tritonclient process on {cores} cores"
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One load on one way, and the processor time that each part spent on a call meanwhile, microseconds."""
+
+    measured: Measured
+    cpu_us: dict[str, float]
+
+
+_Turns = dict[tuple[str, int], list[_Turn]]
 
 
 async def measure(options: Options) -> list[Result]:
     """Interleaved: each run calls every way in turn, so that all of them see the same machine."""
-    measured: dict[tuple[str, int], list[Measured]] = defaultdict(list)
+    turns: _Turns = defaultdict(list)
     fsync_ms: list[float] = []
     async with (
         benched_platform(options.new_folder("gateway")) as platform,
-        _bare_proxy(platform.engine) as proxy,
+        _bare_proxy(platform.engine) as (proxy, proxy_process),
     ):
         seconds = options.seconds(2.0, 1.0)
         engine = platform.engine
@@ -52,24 +68,37 @@ async def measure(options: Options) -> list[Result]:
             "direct": Load(engine.address, TOKENS, engine.headers, duration_s=seconds),
             "through": Load(platform.addresses.inference, model_of(TOKENS), platform.headers, duration_s=seconds),
         }
+        parts = {part: platform.process(part) for part in _PARTS} | {"proxy": proxy_process}
         for _ in range(options.runs):
             for concurrency in CONCURRENCIES:
                 for way, load in ways.items():
-                    measured[way, concurrency].append(await _one(platform, way, load, concurrency))
+                    turns[way, concurrency].append(await _turn(platform, parts, way, load, concurrency))
             fsync_ms.append(_fsync_p50_ms(options.folder))
             for way, load in streams.items():
-                streamed = await _one(platform, way, load, STREAM_CONCURRENCY, STREAM_RESPONSES)
-                measured[f"stream {way}", STREAM_CONCURRENCY].append(streamed)
-    return [*_unary_results(measured, fsync_ms), *_stream_results(measured)]
+                streamed = await _turn(platform, parts, way, load, STREAM_CONCURRENCY, STREAM_RESPONSES)
+                turns[f"stream {way}", STREAM_CONCURRENCY].append(streamed)
+    return [*_unary_results(turns, fsync_ms), *_stream_results(turns)]
 
 
-async def _one(platform: BenchedPlatform, way: str, load: Load, concurrency: int, responses: int = 0) -> Measured:
-    given = Load(**{**load.__dict__, "concurrency": concurrency, "responses": responses})
+async def _turn(
+    platform: BenchedPlatform,
+    parts: Mapping[str, psutil.Process],
+    way: str,
+    load: Load,
+    concurrency: int,
+    responses: int = 0,
+) -> _Turn:
     await platform.all_committed()
-    if way != "alone":
-        return await run_load(given)
-    with _suspended(platform):
-        return await run_load(given)
+    before = {part: _cpu_s(process) for part, process in parts.items()}
+    with _suspended(platform) if way == "alone" else nullcontext():
+        measured = await run_load(replace(load, concurrency=concurrency, responses=responses))
+    spent = {part: (_cpu_s(process) - before[part]) / measured.calls * 1e6 for part, process in parts.items()}
+    return _Turn(measured, spent)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 @contextmanager
@@ -86,15 +115,15 @@ def _suspended(platform: BenchedPlatform) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _bare_proxy(engine: Engine) -> AsyncIterator[str]:
-    """Its address."""
+async def _bare_proxy(engine: Engine) -> AsyncIterator[tuple[str, psutil.Process]]:
+    """Its address, and its process."""
     ((header, value),) = engine.headers.items()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.proxy", engine.address, header, value), stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None  # noqa: S101 - asked for above
     try:
-        yield f"127.0.0.1:{int(await process.stdout.readline())}"
+        yield f"127.0.0.1:{int(await process.stdout.readline())}", psutil.Process(process.pid)
     finally:
         process.terminate()
         await process.wait()
@@ -117,22 +146,17 @@ def _fsync_p50_ms(folder: Path) -> float:
     return statistics.median(taken) * 1e3
 
 
-def _unary_results(measured: dict[tuple[str, int], list[Measured]], fsync_ms: list[float]) -> Iterator[Result]:
+def _unary_results(turns: _Turns, fsync_ms: list[float]) -> Iterator[Result]:
     processes = _PROCESSES.format(cores=os.cpu_count())
-    fsync = of_runs("journal_fsync_p50_ms", fsync_ms, "ms", f"{_FSYNCS} appends of {_FRAME_BYTES} bytes, idle disk")
     for concurrency in CONCURRENCIES:
-        direct, through, alone, proxy = (measured[way, concurrency] for way in ("direct", "through", "alone", "proxy"))
-        said = (
-            f"{processes}, {concurrency} clients, {sum(one.count for one in through):,} requests; "
-            f"{_per_s(through):,.0f}/s of {_per_s(direct):,.0f}/s"
-        )
-        mark = Mark(at_least=KEPT_MIN[concurrency]) if concurrency in KEPT_MIN else None
+        direct, through, alone, proxy = (turns[way, concurrency] for way in ("direct", "through", "alone", "proxy"))
         yield of_runs(
             f"triton_noop_kept_ratio_c{concurrency}",
             _ratios(through, direct),
             "ratio",
-            f"{said}; access, limits, journal, metrics and billing on",
-            mark,
+            f"{processes}, concurrency {concurrency}, {sum(one.measured.count for one in through):,} requests; "
+            f"{_per_s(through):,.0f}/s of {_per_s(direct):,.0f}/s; access, limits, journal, metrics and billing on",
+            Mark(at_least=KEPT_MIN[concurrency]) if concurrency in KEPT_MIN else None,
         )
         yield of_runs(
             f"triton_noop_kept_ratio_c{concurrency}_billing_elsewhere",
@@ -146,38 +170,50 @@ def _unary_results(measured: dict[tuple[str, int], list[Measured]], fsync_ms: li
             "ratio",
             f"limit: a grpc.aio proxy that only forwards, same client and engine; {_per_s(proxy):,.0f}/s",
         )
+        spent = {
+            part: statistics.median(one.cpu_us[part] for one in (proxy if part == "proxy" else through))
+            for part in ("proxy", *_PARTS)
+        }
+        yield of_runs(
+            f"gateway_cpu_us_c{concurrency}",
+            [sum(one.cpu_us[part] for part in _PARTS) for one in through],
+            "µs",
+            "processor time of a call: "
+            + ", ".join(f"{part} {spent[part]:,.0f}" for part in _PARTS)
+            + f"; the bare proxy takes {spent['proxy']:,.0f}",
+        )
+    fsync = of_runs("journal_fsync_p50_ms", fsync_ms, "ms", f"{_FSYNCS} appends of {_FRAME_BYTES} bytes, idle disk")
     yield fsync
-    added = [
-        through.latency_ms(0.5) - direct.latency_ms(0.5)
-        for through, direct in zip(measured["through", 1], measured["direct", 1], strict=True)
-    ]
-    bare = [
-        proxy.latency_ms(0.5) - direct.latency_ms(0.5)
-        for proxy, direct in zip(measured["proxy", 1], measured["direct", 1], strict=True)
-    ]
     yield of_runs(
         "gateway_added_latency_p50_ms_c1",
-        added,
+        _added_ms(turns["through", 1], turns["direct", 1]),
         "ms",
-        f"{processes}, 1 client; the bare proxy adds {statistics.median(bare):.2f} ms",
+        f"{processes}, concurrency 1; with billing elsewhere "
+        f"{statistics.median(_added_ms(turns['alone', 1], turns['direct', 1])):.2f} ms, the bare proxy adds "
+        f"{statistics.median(_added_ms(turns['proxy', 1], turns['direct', 1])):.2f} ms",
         Mark(at_most=round(ADDED_MS_MAX + fsync.value, 3), why=f"{ADDED_MS_MAX:g} + one fsync"),
     )
 
 
-def _stream_results(measured: dict[tuple[str, int], list[Measured]]) -> Iterator[Result]:
-    direct, through = (measured[f"stream {way}", STREAM_CONCURRENCY] for way in ("direct", "through"))
+def _stream_results(turns: _Turns) -> Iterator[Result]:
+    direct, through = (turns[f"stream {way}", STREAM_CONCURRENCY] for way in ("direct", "through"))
     yield of_runs(
         "stream_kept_ratio",
         _ratios(through, direct),
         "ratio",
-        f"{STREAM_CONCURRENCY} streams of {STREAM_RESPONSES} responses each; "
+        f"{_PROCESSES.format(cores=os.cpu_count())}, {STREAM_CONCURRENCY} streams of {STREAM_RESPONSES} responses each; "
         f"{_per_s(through):,.0f} responses/s of {_per_s(direct):,.0f}/s",
     )
 
 
-def _ratios(ours: list[Measured], theirs: list[Measured]) -> list[float]:
-    return [one.per_s / other.per_s for one, other in zip(ours, theirs, strict=True)]
+def _ratios(ours: Sequence[_Turn], theirs: Sequence[_Turn]) -> list[float]:
+    return [one.measured.per_s / other.measured.per_s for one, other in zip(ours, theirs, strict=True)]
 
 
-def _per_s(measured: list[Measured]) -> float:
-    return statistics.median(one.per_s for one in measured)
+def _added_ms(ours: Sequence[_Turn], theirs: Sequence[_Turn]) -> list[float]:
+    pairs = zip(ours, theirs, strict=True)
+    return [one.measured.latency_ms(0.5) - other.measured.latency_ms(0.5) for one, other in pairs]
+
+
+def _per_s(turns: Sequence[_Turn]) -> float:
+    return statistics.median(one.measured.per_s for one in turns)

@@ -53,11 +53,13 @@ class Measured:
 
     Attributes:
         count: Responses.
+        calls: Those of the warm-up, too.
         latencies_s: Of whole calls, ascending.
         ended_at: Request id to the monotonic time of the last response byte; that clock is one for all processes.
     """
 
     count: int = 0
+    calls: int = 0
     seconds: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
     ended_at: dict[str, float] = field(default_factory=dict)
@@ -115,6 +117,7 @@ class _Client:
             await self._at_rate(more)
         else:
             await asyncio.gather(*(self._one_after_the_other(more) for _ in range(load.concurrency)))
+        self.measured.calls = self._number
         self.measured.seconds = monotonic() - self._count_from
         self.measured.latencies_s.sort()
 

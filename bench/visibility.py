@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from time import monotonic
 
 from modelyard.billing.v1 import billing_pb2
@@ -35,7 +36,7 @@ async def measure(options: Options) -> list[Result]:
             noted=True,
         )
         for run in range(options.runs):
-            waited_ms = await _waited_ms(platform, Load(**{**load.__dict__, "ids": f"visibility-{run}"}))
+            waited_ms = await _waited_ms(platform, replace(load, ids=f"visibility-{run}"))
             p50_ms.append(waited_ms[len(waited_ms) // 2])
             p99_ms.append(waited_ms[int(len(waited_ms) * 0.99)])
     said = (
