@@ -53,7 +53,7 @@ async def measure(options: Options) -> list[Result]:
     for kind in ("postgresql", "sqlite"):
         async with _platform_on(kind, options) as (platform, url):
             for spread, deployments in SPREADS.items():
-                records = options.count(50_000, 10_000)
+                records = options.count(30_000, 10_000)
                 per_s = [
                     records / await _ingest(platform, url, _make_usage(records, deployments))
                     for _ in range(options.runs)

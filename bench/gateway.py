@@ -56,7 +56,7 @@ async def measure(options: Options) -> list[Result]:
         benched_platform(options.new_folder("gateway")) as platform,
         _bare_proxy(platform.engine) as (proxy, proxy_process),
     ):
-        seconds = options.seconds(2.0, 1.0)
+        seconds = options.seconds(1.5, 1.0)
         engine = platform.engine
         ways = {
             "direct": Load(engine.address, NOOP, engine.headers, duration_s=seconds),

@@ -24,7 +24,7 @@ from bench.results import Mark, Result, of_runs
 CONCURRENCY = 16
 COST_PERCENT_MAX = 2.0
 # Pairs of turns in a run: what else the machine does changes slowly beside them.
-PAIRS = 6
+PAIRS = 4
 READY_S_MAX = 30.0
 _OFF = {"MODELYARD_INFERENCE_METRICS_ADDRESS": "", "MODELYARD_INFERENCE_OTLP_ENDPOINT": ""}
 _ON = {"MODELYARD_INFERENCE_METRICS_ADDRESS": "127.0.0.1:0"}
@@ -54,6 +54,7 @@ async def measure(options: Options) -> list[Result]:
     off_percent: list[float] = []
     on_percent: list[float] = []
     off_us: list[float] = []
+    pairs = options.count(PAIRS, 1)
     folder = options.new_folder("telemetry")
     async with benched_platform(folder / "platform") as platform, AsyncExitStack() as stack:
         out, off, on = [
@@ -66,7 +67,7 @@ async def measure(options: Options) -> list[Result]:
         ]
         for _ in range(options.runs):
             turns: dict[str, list[float]] = {"out": [], "off": [], "on": []}
-            for pair in range(options.count(PAIRS, 1)):
+            for pair in range(pairs):
                 order = [("out", out), ("off", off), ("on", on)]
                 for name, inference in order if pair % 2 else reversed(order):
                     turns[name].append(await inference.cpu_us_per_call(platform, options.seconds(1.0, 0.5)))
@@ -75,7 +76,7 @@ async def measure(options: Options) -> list[Result]:
             on_percent.append((medians["on"] / medians["off"] - 1) * 100)
             off_us.append(medians["off"])
     said = (
-        f"processor time of inference a call, {CONCURRENCY} clients on {os.cpu_count()} cores, {PAIRS} turns each a run, "
+        f"processor time of inference a call, {CONCURRENCY} clients on {os.cpu_count()} cores, {pairs} turns each a run, "
         f"{statistics.median(off_us):,.0f} µs with telemetry off"
     )
     return [

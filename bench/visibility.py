@@ -32,7 +32,7 @@ async def measure(options: Options) -> list[Result]:
             model_of(NOOP),
             platform.headers,
             rate_per_s=RATE_PER_S,
-            duration_s=options.seconds(8.0, 3.0),
+            duration_s=options.seconds(6.0, 3.0),
             noted=True,
         )
         for run in range(options.runs):
