@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -20,6 +21,9 @@ from chassis.settings import ServiceSettings
 from chassis.telemetry import MetricsServer, configure_logging, configure_tracing, get_logger
 
 log = get_logger(__name__)
+
+# New objects, and collections of younger ones, after which the collector looks for cycles.
+_GC_THRESHOLDS = (20_000, 20, 20)
 
 
 class ServiceContext:
@@ -56,6 +60,10 @@ class ServiceContext:
         if self.settings.ready_file is not None:
             write_atomically(self.settings.ready_file, json.dumps(facts))
         log.info("ready", **facts)
+        # What is there now stays: looking through it again for every few hundred new objects costs calls their time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
 
     async def close(self) -> None:
         """Cancel what still runs and wait for it."""

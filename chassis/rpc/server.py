@@ -34,6 +34,7 @@ log = get_logger(__name__)
 _CALL_DURATION = meter.create_histogram(
     "rpc.server.duration", unit="s", description="From a call's arrival to the end of its answer."
 )
+_REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -180,10 +181,15 @@ class _Guard(grpc.aio.ServerInterceptor):
         metadata = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
         parent = metadata.get("traceparent", "")
 
-        async def enter(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            given = metadata.get("x-request-id", "")
+        async def enter(request: Any, context: grpc.aio.ServicerContext[Any, Any], *, streams: bool) -> None:
+            given = metadata.get(_REQUEST_ID_HEADER, "")
             request_id.set(given if _REQUEST_ID.fullmatch(given) else new_uid())
-            await context.send_initial_metadata((("x-request-id", request_id.get()),))
+            named = ((_REQUEST_ID_HEADER, request_id.get()),)
+            if streams:
+                await context.send_initial_metadata(named)
+            else:
+                # With the answer it costs nothing; ahead of it, it would be a write and a wake-up of its own.
+                context.set_trailing_metadata(named)
             rule = self._access.rule(method)
             if rule is None:
                 return
@@ -192,20 +198,20 @@ class _Guard(grpc.aio.ServerInterceptor):
 
         async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with _answering(method, context, parent):
-                await enter(request, context)
+                await enter(request, context, streams=False)
                 limit_s = self._deadline_s_default if context.time_remaining() is None else None
                 return await _within(limit_s, _repeated_when_raced(handler.unary_unary, request, context))
 
         async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             async with _answering(method, context, parent):
-                await enter(request, context)
+                await enter(request, context, streams=True)
                 async with contextlib.aclosing(handler.unary_stream(request, context)) as responses:
                     async for response in responses:
                         yield response
 
         async def both(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             async with _answering(method, context, parent):
-                await enter(None, context)
+                await enter(None, context, streams=True)
                 async with contextlib.aclosing(handler.stream_stream(requests, context)) as responses:
                     async for response in responses:
                         yield response
@@ -238,23 +244,29 @@ async def _answering(method: str, context: grpc.aio.ServicerContext[Any, Any], p
     except Problem as problem:
         status = problem.code.grpc_number
         log.info("refused", method=method, reason=problem.reason, error=problem.message)
-        await context.abort_with_status(status_from_problem(problem))
+        await _abort(context, problem)
     except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
         status = grpc.StatusCode.CANCELLED.value[0]
         raise
     except NotImplementedError:
         # What generated servicers raise for a method nobody wrote.
         status = grpc.StatusCode.UNIMPLEMENTED.value[0]
-        await context.abort_with_status(status_from_problem(NotServed(f"{method} is not served here")))
+        await _abort(context, NotServed(f"{method} is not served here"))
     except Exception as error:
         log.exception("call failed", method=method)
         broken = problem_from_database(error) or InternalProblem(
             f"something broke on our side; the log has it under request id {request_id.get()}"
         )
         status = broken.code.grpc_number
-        await context.abort_with_status(status_from_problem(broken))
+        await _abort(context, broken)
     finally:
         _CALL_DURATION.record(time.monotonic() - began_s, {**named, "rpc.grpc.status_code": status})
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], problem: Problem) -> None:
+    status = status_from_problem(problem)
+    named = (_REQUEST_ID_HEADER, request_id.get())
+    await context.abort(status.code, status.details or "", (*status.trailing_metadata, named))
 
 
 async def _within(limit_s: float | None, call: Awaitable[Any]) -> Any:
