@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 
-from bench import billing_ingest, gateway, memory, start, telemetry_cost, visibility
+from bench import billing_ingest, cold, gateway, memory, start, telemetry_cost, visibility
 from bench.options import Options
 from bench.results import Result, result_table, write_results
 
@@ -24,16 +25,21 @@ FAMILIES: dict[str, Callable[[Options], Awaitable[list[Result]]]] = {
     "start": start.measure,
     "memory": memory.measure,
     "telemetry_cost": telemetry_cost.measure,
+    "cold": cold.measure,
 }
+# How long to look at what else the machine does.
+LOOK_S = 3.0
+# It downloads everything there is.
+ASKED_FOR = {"cold"}
 
 
 async def _measure(names: list[str], options: Options, console: Console) -> list[Result]:
     results: list[Result] = []
     for name in names:
         began_at = time.monotonic()
-        busy = os.getloadavg()[0]
-        console.print(f"[bold]{name}[/] (load {busy:.1f} on {os.cpu_count()} cores)", highlight=False)
-        measured = await FAMILIES[name](options)
+        busy = f"other work took {psutil.cpu_percent(interval=LOOK_S):.0f} % of the processors before it"
+        console.print(f"[bold]{name}[/]: {busy}", highlight=False)
+        measured = [replace(one, note=f"{one.note}; {busy}") for one in await FAMILIES[name](options)]
         console.print(result_table(measured))
         console.print(f"[dim]{name} took {time.monotonic() - began_at:.0f} s[/]\n", highlight=False)
         results += measured
@@ -42,21 +48,21 @@ async def _measure(names: list[str], options: Options, console: Console) -> list
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(FAMILIES)}; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(FAMILIES)}; default: all but cold")
     parser.add_argument("--runs", type=int, default=None, help="of each measurement (default 5, quick 1)")
     parser.add_argument("--quick", action="store_true", help="see that everything works; writes no results")
-    parser.add_argument("--cold", action="store_true", help="also `make demo` in a fresh clone, which downloads it all")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(FAMILIES)):
         parser.error(f"{unknown[0]!r} is no benchmark; there are {', '.join(FAMILIES)}")
     console = Console(width=None if Console().is_terminal else 200)
     with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as folder:
+        names = given.names or [name for name in FAMILIES if name not in ASKED_FOR]
         runs = given.runs or (1 if given.quick else 5)
-        options = Options(Path(folder), runs, given.quick, given.cold)
-        results = asyncio.run(_measure(given.names or list(FAMILIES), options, console))
+        options = Options(Path(folder), runs, given.quick)
+        results = asyncio.run(_measure(names, options, console))
     if not given.quick:
         write_results(RESULTS, results)
-        console.print(f"written to {RESULTS.relative_to(Path.cwd())}", highlight=False)
+        console.print("written to bench/results.json", highlight=False)
 
 
 if __name__ == "__main__":

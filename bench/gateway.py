@@ -21,6 +21,7 @@ from bench.load import Load, Measured, run_load
 from bench.options import Options
 from bench.platform import BenchedPlatform, benched_platform, model_of
 from bench.results import Mark, Result, of_runs
+from embedded.parent_death import tied_command
 
 CONCURRENCIES = (1, 16, 64)
 STREAM_CONCURRENCY = 16
@@ -119,7 +120,8 @@ async def _bare_proxy(engine: Engine) -> AsyncIterator[tuple[str, psutil.Process
     """Its address, and its process."""
     ((header, value),) = engine.headers.items()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.proxy", engine.address, header, value), stdout=asyncio.subprocess.PIPE
+        *tied_command([sys.executable, "-m", "bench.proxy", engine.address, header, value]),
+        stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None  # noqa: S101 - asked for above
     try:

@@ -14,13 +14,11 @@ class Options:
         folder: On the disk whose fsync counts.
         runs: Of each measurement.
         quick: Short runs: they show that a benchmark works, and give no number to keep.
-        cold: Measure `make demo` in a fresh clone, too; it downloads everything.
     """
 
     folder: Path
     runs: int = 5
     quick: bool = False
-    cold: bool = False
 
     def seconds(self, full: float, quick: float) -> float:
         """How long one measurement takes."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -26,11 +24,8 @@ IDLE_PSS_MB_MAX = 700.0
 # What is made at the start and not needed any more is given back by then.
 _IDLE_AFTER_S = 3.0
 _GIVE_UP_S = 180.0
-_COLD_GIVE_UP_S = 1800.0
 # What the demo prints before its first streamed answer.
 _FIRST_ANSWER = b"openai, streamed, chat:"
-_DOWNLOADED = re.compile(r"Downloading \S+ \((?P<amount>[\d.]+) (?P<unit>[kM]?B)\)")
-_MB = {"B": 1e-6, "kB": 1e-3, "MB": 1.0}
 
 
 class StartFailed(Exception):
@@ -48,7 +43,7 @@ async def measure(options: Options) -> list[Result]:
         idle_mb.append(held)
         first_token_s.append(await _first_token_s(options.new_folder(f"demo-{run}")))
     cores = f"{os.cpu_count()} cores"
-    results = [
+    return [
         of_runs(
             "platform_ready_s",
             ready_s,
@@ -71,13 +66,12 @@ async def measure(options: Options) -> list[Result]:
             Mark(at_most=IDLE_PSS_MB_MAX),
         ),
     ]
-    return [*results, *(await _cold(options.folder / "clone") if options.cold else [])]
 
 
 async def _ready(home: Path) -> tuple[float, float]:
     """Seconds until the platform answers, and the megabytes it holds when it idles."""
     began_at = monotonic()
-    async with _running([sys.executable, "-c", "from cli.main import main; main()", "up"], home, ROOT) as process:
+    async with running([sys.executable, "-c", "from cli.main import main; main()", "up"], home, ROOT) as process:
         while not (home / "addresses.json").exists():
             if process.returncode is not None or monotonic() - began_at > _GIVE_UP_S:
                 raise StartFailed(f"`modelyard up` does not answer (exit status {process.returncode})")
@@ -91,7 +85,7 @@ async def _ready(home: Path) -> tuple[float, float]:
 
 async def _first_token_s(home: Path) -> float:
     began_at = monotonic()
-    async with _running(["make", "demo"], home, ROOT) as process, asyncio.timeout(_GIVE_UP_S):
+    async with running(["make", "demo"], home, ROOT) as process, asyncio.timeout(_GIVE_UP_S):
         assert process.stdout is not None  # noqa: S101 - asked for below
         said = b""
         while not said.partition(_FIRST_ANSWER)[2].strip():
@@ -102,30 +96,8 @@ async def _first_token_s(home: Path) -> float:
         return monotonic() - began_at
 
 
-async def _cold(clone: Path) -> list[Result]:
-    """`make demo` in a fresh clone, with nothing in pip's cache."""
-    cloning = await asyncio.create_subprocess_exec("git", "clone", "-q", str(ROOT), str(clone))
-    if await cloning.wait() != 0:
-        raise StartFailed("git could not clone this repository")
-    began_at = monotonic()
-    async with _running(["make", "demo"], clone / "var", clone, PIP_NO_CACHE_DIR="1") as process:
-        assert process.stdout is not None  # noqa: S101 - asked for below
-        async with asyncio.timeout(_COLD_GIVE_UP_S):
-            said = (await process.stdout.read()).decode(errors="replace")
-            status = await process.wait()
-    if status != 0:
-        raise StartFailed(f"`make demo` in a fresh clone ended with {status}: {said[-2000:]}")
-    cold_s = monotonic() - began_at
-    downloaded = sum(float(found["amount"]) * _MB[found["unit"]] for found in _DOWNLOADED.finditer(said))
-    shutil.rmtree(clone)
-    return [
-        of_runs("demo_cold_s", [cold_s], "s", "`make demo` in a fresh clone without pip's cache, downloads included"),
-        of_runs("download_mb", [downloaded], "MB", "what pip downloaded for it"),
-    ]
-
-
 @asynccontextmanager
-async def _running(
+async def running(
     command: list[str], home: Path, folder: Path, **environment: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A command and all it started, stopped as by Ctrl-C at the end of the block."""
