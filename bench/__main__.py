@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -33,8 +34,7 @@ LOOK_S = 3.0
 ASKED_FOR = {"cold"}
 
 
-async def _measure(names: list[str], options: Options, console: Console) -> list[Result]:
-    results: list[Result] = []
+async def _measure(names: list[str], options: Options, console: Console) -> None:
     for name in names:
         began_at = time.monotonic()
         busy = f"other work took {psutil.cpu_percent(interval=LOOK_S):.0f} % of the processors before it"
@@ -42,8 +42,8 @@ async def _measure(names: list[str], options: Options, console: Console) -> list
         measured = [replace(one, note=f"{one.note}; {busy}") for one in await FAMILIES[name](options)]
         console.print(result_table(measured))
         console.print(f"[dim]{name} took {time.monotonic() - began_at:.0f} s[/]\n", highlight=False)
-        results += measured
-    return results
+        if not options.quick:
+            write_results(RESULTS, measured)
 
 
 def main() -> None:
@@ -54,15 +54,14 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(FAMILIES)):
         parser.error(f"{unknown[0]!r} is no benchmark; there are {', '.join(FAMILIES)}")
+    # A shell that starts this in the background has it ignored, and what is stopped by it would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console(width=None if Console().is_terminal else 200)
     with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as folder:
         names = given.names or [name for name in FAMILIES if name not in ASKED_FOR]
         runs = given.runs or (1 if given.quick else 5)
         options = Options(Path(folder), runs, given.quick)
-        results = asyncio.run(_measure(names, options, console))
-    if not given.quick:
-        write_results(RESULTS, results)
-        console.print("written to bench/results.json", highlight=False)
+        asyncio.run(_measure(names, options, console))
 
 
 if __name__ == "__main__":
