@@ -19,7 +19,7 @@ from embedded.home import SERVICES, Home, HomeUnusable
 from embedded.nats_identity import NatsIdentities
 from embedded.nats_server import NatsServer
 from embedded.parent_death import tied_command
-from embedded.supervisor import Child, LogLine, Supervisor
+from embedded.supervisor import Child, LogLine, Supervisor, SupervisorLimits
 from embedded.topology import PROVISIONER, apply_topology, issue_service_credentials
 
 LEASE_TOUCH_S = 2.0
@@ -38,13 +38,20 @@ class Platform:
 
     Args:
         environment: What services are started with; this process's own where it is None.
+        limits: How soon a child that ended is started again.
     """
 
-    def __init__(self, home: Home, log_line: LogLine, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        log_line: LogLine,
+        environment: Mapping[str, str] | None = None,
+        limits: SupervisorLimits | None = None,
+    ) -> None:
         self.home = home
         self._environment = dict(os.environ if environment is None else environment)
         self._log_line = log_line
-        self._supervisor = Supervisor(log_line)
+        self._supervisor = Supervisor(log_line, limits)
         self._identities: NatsIdentities | None = None
         self._nats: NatsServer | None = None
         self._lock: TextIO | None = None
@@ -187,10 +194,13 @@ class Platform:
 
 @contextlib.asynccontextmanager
 async def running_platform(
-    data_dir: Path, log_line: LogLine, environment: Mapping[str, str] | None = None
+    data_dir: Path,
+    log_line: LogLine,
+    environment: Mapping[str, str] | None = None,
+    limits: SupervisorLimits | None = None,
 ) -> AsyncIterator[Platform]:
     """A platform for the block; stopped cleanly however the block ends."""
-    platform = Platform(Home(data_dir), log_line, environment)
+    platform = Platform(Home(data_dir), log_line, environment, limits)
     try:
         await platform.start()
         yield platform

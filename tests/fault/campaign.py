@@ -1,8 +1,8 @@
-"""`make faults RUNS=n SEED=s`: every part is killed n times under load, and every run is proved by the witnesses.
+"""`make faults RUNS=n SEED=s`: every part is killed n times under load, and the witnesses prove the bill of each round.
 
     python -m tests.fault.campaign --runs 3 --seed 1 --output bench/faults.json
 
-The rows say what each fault costs. A run is repeated by its seed: `--seed` of the campaign, and the run's number.
+The rows say what each fault costs. The whole is repeated by its seed, one round by its name: `--round 1/0/nats`.
 """
 
 from __future__ import annotations
@@ -11,26 +11,29 @@ import argparse
 import asyncio
 import json
 import random
+import shutil
 import statistics
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-from modelyard_client import Modelyard
+from tests.infra.hurt import platform_to_hurt
+from tests.infra.kills import Part, kill_under_load
+from tests.infra.load import End
+from tests.infra.tenant import Proof
 
-from embedded.platform import Platform, running_platform
-from tests.infra.faults import Part, Tenant, moment_to_strike, recovered, strike
-from tests.infra.load import ClientLog, End
-from tests.infra.witnesses import Ledger, check_processes, instance_owners, read_lives
+# Longer than all waits of a round together that a working platform needs.
+ROUND_S_MAX = 900.0
 
 
 @dataclass
 class Row:
-    """What killing one part cost, over all runs."""
+    """What killing one part cost, over all runs; a run is one kill."""
 
     process: str
     runs: int = 0
@@ -54,68 +57,87 @@ class Row:
             "recover_s_max": round(max(seconds), 2),
         }
 
-
-async def run_once(row: Row, part: Part, platform: Platform, seed: str) -> None:
-    """One fault, from a healthy platform to the proof."""
-    async with Modelyard.from_file(platform.home.addresses) as modelyard:
-        tenant = await Tenant.create(modelyard)
-        async with tenant.load(seed).running() as log:
-            await moment_to_strike(log, random.Random(seed))
-            fault = await strike(part, platform, tenant)
-            row.recover_s.append(await recovered(tenant, log, fault))
-        await tenant.delete_managed()
-        ledger = await tenant.whole_ledger(log)
-        _count(row, log, ledger)
-        lives = read_lives(tenant.instances_dir)
-        row.orphans += len(check_processes(tenant.data_dir, lives))
-        billed = ledger.billed_core_ms()
-        owners = await instance_owners(modelyard)
-        for uid, owner in owners.items():
-            life = lives.get(uid)
-            if owner == tenant.managed and life is not None and life.exited_ms is not None:
-                lived = life.vcpus * (life.exited_ms - life.allocated_ms)
-                row.core_ms_diff_max = max(row.core_ms_diff_max, abs(lived - billed[uid]))
-        row.differences += [f"seed {seed}: {one}" for one in await tenant.differences(log, ledger, fault)]
-    row.runs += 1
+    def add(self, proof: Proof, seed: str) -> None:
+        """Count a round that was proved."""
+        records = Counter(record.request_id for record in proof.ledger.records)
+        log = proof.log
+        self.runs += len(proof.recover_s)
+        self.requests += len(log.calls)
+        self.completed += len(log.ended(End.COMPLETED))
+        self.refused += sum(1 for call in log.ended(End.REFUSED) if call.plan.valid)
+        self.cut += len(log.ended(End.CUT, End.LEFT))
+        self.lost += sum(1 for call in log.ended(End.COMPLETED) if not records[call.request_id])
+        self.double += sum(count - 1 for count in records.values() if count > 1)
+        self.core_ms_diff_max = max(self.core_ms_diff_max, proof.core_ms_diff)
+        self.orphans += proof.orphans
+        self.recover_s += proof.recover_s
+        self.differences += [f"round {seed}: {one}" for one in proof.differences]
 
 
-def _count(row: Row, log: ClientLog, ledger: Ledger) -> None:
-    records = Counter(record.request_id for record in ledger.records)
-    row.requests += len(log.calls)
-    row.completed += len(log.ended(End.COMPLETED))
-    row.refused += sum(1 for call in log.ended(End.REFUSED) if call.plan.valid)
-    row.cut += len(log.ended(End.CUT, End.LEFT))
-    row.lost += sum(1 for call in log.ended(End.COMPLETED) if not records[call.request_id])
-    row.double += sum(count - 1 for count in records.values() if count > 1)
+@dataclass(frozen=True)
+class Round:
+    """Some strikes at one part, under the load of one tenant."""
+
+    part: Part
+    seed: str
+    strikes: int
 
 
-async def campaign(parts: Sequence[Part], runs: int, seed: int, output: Path) -> list[Row]:
-    """Run everything on one platform; the file is written after every run, so that a cut campaign leaves its rows."""
-    rows = {part: Row(part.value) for part in parts}
-    with tempfile.TemporaryDirectory(prefix="modelyard-faults-") as folder:
-        logs = Path(folder) / "platform.log"
+def rounds_of(parts: Sequence[Part], runs: int, strikes: int, seed: int) -> Iterator[Round]:
+    """Every part in turn, until each was struck `runs` times."""
+    for number, begun in enumerate(range(0, runs, strikes)):
+        for part in parts:
+            yield Round(part, f"{seed}/{number}/{part.value}", min(strikes, runs - begun))
 
-        def keep(part: str, line: str) -> None:
-            with logs.open("a") as log:
-                log.write(f"{part} {line}\n")
 
-        async with running_platform(Path(folder) / "data", keep) as platform:
-            for number in range(runs):
-                for part in parts:
-                    await run_once(rows[part], part, platform, f"{seed}/{number}/{part.value}")
-                    _say(rows[part], number + 1, runs)
-                    output.write_text(
-                        json.dumps({"seed": seed, "rows": [row.to_json() for row in rows.values()]}, indent=2) + "\n"
-                    )
+async def campaign(rounds: Sequence[Round], output: Path, hours_max: float) -> list[Row]:
+    """Go through all rounds; the file is written after each, so that a cut campaign leaves its rows.
+
+    A round that cannot be brought to its proof is a difference of its part, and the next begins on a new platform.
+    The folder of a platform that differed is left there to be looked at.
+    """
+    rows = {one.part: Row(one.part.value) for one in rounds}
+    waiting, end_s = list(reversed(rounds)), monotonic() + hours_max * 3600
+    while waiting and monotonic() < end_s:
+        folder = Path(tempfile.mkdtemp(prefix="modelyard-faults-"))
+        differed, is_whole = False, True
+        async with platform_to_hurt(folder) as platform:
+            while is_whole and waiting and monotonic() < end_s:
+                one = waiting.pop()
+                row = rows[one.part]
+                known = len(row.differences)
+                began_s = monotonic()
+                try:
+                    async with asyncio.timeout(ROUND_S_MAX):
+                        row.add(await kill_under_load(one.part, platform, one.seed, one.strikes), one.seed)
+                except Exception as failed:  # noqa: BLE001 - whatever a broken platform causes is what we came for
+                    row.differences.append(f"round {one.seed}: {_reason(failed)}")
+                    is_whole = False
+                new = row.differences[known:]
+                differed = differed or bool(new)
+                _say(row, monotonic() - began_s, len(waiting))
+                for difference in new:
+                    print(f"    {difference}; see {folder}", flush=True)
+                output.write_text(json.dumps({"rows": [row.to_json() for row in rows.values()]}, indent=2) + "\n")
+        if not differed:
+            shutil.rmtree(folder)
     return list(rows.values())
 
 
-def _say(row: Row, number: int, runs: int) -> None:
+def _reason(failed: BaseException) -> str:
+    """What failed first, out of the group in which a task group hands it over."""
+    while isinstance(failed, BaseExceptionGroup):
+        failed = failed.exceptions[0]
+    return f"{type(failed).__name__}: {failed}"
+
+
+def _say(row: Row, round_s: float, waiting: int) -> None:
     proved = "proved" if not row.differences else f"{len(row.differences)} DIFFERENCES"
     print(
-        f"{number}/{runs} {row.process:<15} {row.recover_s[-1]:5.1f} s to recover; {row.requests} requests, "
-        f"{row.refused} refused, {row.completed} completed, {row.cut} cut; lost {row.lost}, double {row.double}, "
-        f"core-ms off by {row.core_ms_diff_max}, orphans {row.orphans}: {proved}",
+        f"{row.runs} {row.process:<15} {round_s:5.1f} s, {max(row.recover_s, default=0):5.1f} s to recover at most; "
+        f"{row.requests} requests, {row.refused} refused, {row.completed} completed, {row.cut} cut; lost {row.lost}, "
+        f"double {row.double}, core-ms off by {row.core_ms_diff_max}, orphans {row.orphans}: {proved}; "
+        f"{waiting} rounds to go",
         flush=True,
     )
 
@@ -124,18 +146,22 @@ def main() -> None:
     """Exit status 1 when anything differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="kills of each part")
+    parser.add_argument("--strikes", type=int, default=10, help="kills under the load of one tenant")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--parts", nargs="*", choices=[part.value for part in Part], default=None)
+    parser.add_argument("--round", default="", metavar="SEED/NUMBER/PART", help="repeat one round, as it was printed")
+    parser.add_argument("--hours-max", type=float, default=24.0, help="begin no round after this long")
     parser.add_argument("--output", type=Path, default=Path("bench/faults.json"))
     given = parser.parse_args()
-    parts = [Part(name) for name in given.parts] if given.parts else list(Part)
-    print(f"seed {given.seed}: `make faults RUNS={given.runs} SEED={given.seed}` repeats it", flush=True)
+    if given.round:
+        rounds = [Round(Part(given.round.split("/")[2]), given.round, given.strikes)]
+    else:
+        parts = [Part(name) for name in given.parts] if given.parts else list(Part)
+        rounds = list(rounds_of(parts, given.runs, given.strikes, given.seed))
+        print(f"seed {given.seed}: `make faults RUNS={given.runs} SEED={given.seed}` repeats it", flush=True)
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    rows = asyncio.run(campaign(parts, given.runs, given.seed, given.output))
-    differences = [one for row in rows for one in row.differences]
-    for one in differences:
-        print(one)
-    sys.exit(1 if differences else 0)
+    rows = asyncio.run(campaign(rounds, given.output, given.hours_max))
+    sys.exit(1 if any(row.differences for row in rows) else 0)
 
 
 if __name__ == "__main__":

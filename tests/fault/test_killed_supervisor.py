@@ -10,8 +10,8 @@ from pathlib import Path
 
 from modelyard_client import Modelyard
 
-from tests.infra.faults import Tenant, moment_to_strike, recovered, until
-from tests.infra.load import End
+from tests.infra.kills import pieces_come
+from tests.infra.tenant import Tenant, until
 from tests.infra.up import Up, running_up
 from tests.infra.witnesses import Fault
 
@@ -43,17 +43,15 @@ async def test_without_a_supervisor_nothing_runs_on_and_the_next_start_finds_all
         async with Modelyard.from_file(up.home / "addresses.json") as before:
             tenant = await Tenant.create(before)
             async with tenant.load(str(rng.random())).running() as log:
-                await moment_to_strike(log, rng)
+                await tenant.steady(log, 0.0)
+                await pieces_come(log, rng)
                 fault = kill_supervisor(up)
                 await until(nothing_runs, f"nothing of {up.home} runs", s_max=NOTHING_RUNS_S_MAX)
                 ended_s = time.monotonic() - fault.at_s
                 await asyncio.to_thread(up.start)
-                recovered_s = await recovered(tenant, log, fault)
+                recovered_s = await tenant.recovered(log, fault)
+                await tenant.steady(log, fault.at_s)
         async with Modelyard.from_file(up.home / "addresses.json") as after:
-            tenant = replace(tenant, modelyard=after)
-            await tenant.delete_managed()
-            ledger = await tenant.whole_ledger(log)
-            refused = [call for call in log.ended(End.REFUSED) if call.plan.valid]
             print(f"supervisor: all ended after {ended_s:.1f} s, recovered after {recovered_s:.1f} s; {log.summary()}")
-            print(f"{len(refused)} right calls refused")
-            assert await tenant.differences(log, ledger, fault) == []
+            proof = await replace(tenant, modelyard=after).prove(log, [fault])
+            assert proof.differences == []

@@ -82,6 +82,7 @@ class Call:
 
     Attributes:
         begun_s: When it was made, `time.monotonic`.
+        ended_s: When its client heard its end; None while it runs.
         status: HTTP or gRPC status with the reason, or how the connection failed.
         record_id: The usage record's id, where the answer named it.
         piece_times_s: When each piece of text came.
@@ -90,6 +91,7 @@ class Call:
     plan: Plan
     request_id: str = field(default_factory=lambda: f"load-{new_uid()}")
     begun_s: float = field(default_factory=monotonic)
+    ended_s: float | None = None
     end: End | None = None
     status: str = ""
     record_id: str = ""
@@ -154,15 +156,6 @@ class ClientLog:
             if call.begun_s > moment_s and call.end is End.COMPLETED
         }
 
-    def outage_s(self, moment_s: float) -> float:
-        """Seconds after the moment until a call was begun that was answered, at the endpoint that took longest."""
-        first: dict[str, float] = {}
-        for call in self.ended(End.COMPLETED):
-            if call.begun_s > moment_s:
-                begun_s = first.get(call.plan.endpoint, call.begun_s)
-                first[call.plan.endpoint] = min(begun_s, call.begun_s)
-        return max(first.values(), default=moment_s) - moment_s
-
     def summary(self) -> str:
         """How many calls ended in which way."""
         counts = {end.value: len(self.ended(end)) for end in (*End, None) if end is not None}
@@ -175,6 +168,10 @@ class Targets:
 
     chat: Sequence[str]
     embed: Sequence[str]
+
+    def endpoints(self) -> set[str]:
+        """Everything that can be called."""
+        return {*self.chat, *self.embed}
 
     def ways(self) -> set[tuple[Way, str]]:
         """Everything that can be called, in every way."""
@@ -225,6 +222,7 @@ class Load:
                 call = Call(next(self._plans))
                 self.log.calls.append(call)
                 await self._make(call, rest, stub)
+                call.ended_s = monotonic()
                 self.log.changed()
                 if call.end in (End.REFUSED, End.CUT):
                     await asyncio.sleep(PAUSE_S)
@@ -349,7 +347,7 @@ def plans(targets: Targets, rng: random.Random) -> Iterator[Plan]:
     ways = sorted(targets.ways(), key=lambda one: (one[0].value, one[1]))
     ways += [one for one in ways if one[0] is Way.STREAM]
     while True:
-        calls = [Plan(way, endpoint, rng.choice(QUESTIONS), rng.randint(2, 14)) for way, endpoint in ways]
+        calls = [Plan(way, endpoint, rng.choice(QUESTIONS), rng.randint(2, 8)) for way, endpoint in ways]
         left = (_leaving(plan, rng) for plan in rng.sample(calls, len(calls)) if plan.way is not Way.EMBEDDINGS)
         wrong = rng.choice(calls)
         refused = replace(wrong, valid=False, endpoint=wrong.endpoint + rng.choice(("", _NO_ENDPOINT)))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from fractions import Fraction
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from tests.infra.load import CALL_S_MAX, Call, End, Usage, Way
 # Two of the journal's commits, at most 50 ms apart, and the fsync of each on a busy disk.
 CHECKPOINT_S_MAX = 0.3
 LIFE_MS_DIFF_MAX = 100
+# How long after its client has gone a call may still run in an engine.
+ABANDONED_S_MAX = 10.0
 # A keeper beats every second; an instance whose keeper was killed is billed to the last beat.
 BEAT_MS_MAX = 1000 + LIFE_MS_DIFF_MAX
 TOKENS = (money_pb2.METER_INPUT_TOKENS, money_pb2.METER_OUTPUT_TOKENS)
@@ -38,7 +41,7 @@ _BLAMING = ("400", "401", "403", "404", "INVALID_ARGUMENT", "UNAUTHENTICATED", "
 
 @dataclass(frozen=True)
 class Fault:
-    """What was killed, and when.
+    """One thing that went wrong, and when.
 
     Attributes:
         at_s: `time.monotonic` just before.
@@ -52,6 +55,10 @@ class Fault:
     at_ms: int
     engine_lost: bool = False
     keepers: frozenset[str] = frozenset()
+
+    def in_life_of(self, call: Call) -> bool:
+        """Whether it may have met the call, or what was left of it when its client had gone."""
+        return call.begun_s <= self.at_s and (call.ended_s is None or self.at_s <= call.ended_s + ABANDONED_S_MAX)
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ def usage_of(record: usage_pb2.UsageRecord) -> Usage:
 
 
 def check_calls(
-    calls: Sequence[Call], ledger: Ledger, engines: Mapping[str, Sequence[EngineCount]], fault: Fault
+    calls: Sequence[Call], ledger: Ledger, engines: Mapping[str, Sequence[EngineCount]], faults: Sequence[Fault]
 ) -> list[str]:
     """Every call beside its record.
 
@@ -120,8 +127,8 @@ def check_calls(
     - A completed call has one, with the usage that the client and the engine saw.
     - A refused call has none, or one at zero where it was admitted; a right call is never told that it was wrong.
     - A call that was cut or left has at most one, and one from the first piece of text on. It bills no more than the
-      engine made, and no less than came, but for what came within the journal's last interval before the kill. Where
-      our side cut it, it bills no more than the client received: nothing of an answer that comes as a whole.
+      engine made, and no less than came, but for what came within the journal's last interval before a fault in its
+      life. Where our side cut it, it bills no more than the client received: nothing of an answer that comes as a whole.
     """
     found: list[str] = []
     by_request: dict[str, list[usage_pb2.UsageRecord]] = {}
@@ -137,7 +144,8 @@ def check_calls(
         own = by_request.pop(call.request_id, [])
         asked = read.get((call.plan.way is Way.EMBEDDINGS, call.plan.question))
         input_tokens = asked.input_tokens if asked else None
-        found += [f"{call}: {why}" for why in _differences(call, own, engines, fault, input_tokens)]
+        met = [fault for fault in faults if fault.in_life_of(call)]
+        found += [f"{call}: {why}" for why in _differences(call, own, engines, met, input_tokens)]
     return found + [f"record {record.id} belongs to no call" for own in by_request.values() for record in own]
 
 
@@ -145,7 +153,7 @@ def _differences(
     call: Call,
     own: Sequence[usage_pb2.UsageRecord],
     engines: Mapping[str, Sequence[EngineCount]],
-    fault: Fault,
+    met: Sequence[Fault],
     input_tokens: int | None,
 ) -> Iterable[str]:
     if call.end is None:
@@ -165,7 +173,7 @@ def _differences(
     elif call.end is End.REFUSED:
         yield from _differences_of_refused(call, record)
     else:
-        yield from _differences_of_broken(call, record, made, fault, input_tokens)
+        yield from _differences_of_broken(call, record, made, met, input_tokens)
 
 
 def _differences_of_completed(
@@ -197,7 +205,7 @@ def _differences_of_broken(
     call: Call,
     record: usage_pb2.UsageRecord | None,
     made: Sequence[EngineCount],
-    fault: Fault,
+    met: Sequence[Fault],
     input_tokens: int | None,
 ) -> Iterable[str]:
     if record is None:
@@ -207,12 +215,14 @@ def _differences_of_broken(
     billed = usage_of(record)
     is_interrupted = record.outcome == usage_pb2.OUTCOME_INTERRUPTED
     # An engine that died told nobody what it had made; then what was asked for is the limit.
-    made_max = sum(one.usage.output_tokens for one in made) if made or not fault.engine_lost else call.plan.max_tokens
+    engine_lost = not made and any(fault.engine_lost for fault in met)
+    made_max = call.plan.max_tokens if engine_lost else sum(one.usage.output_tokens for one in made)
     if billed.output_tokens > made_max:
         yield f"the engine made {made_max} tokens, {_said(record)}"
-    sure = [at_s for at_s in call.piece_times_s if not is_interrupted or at_s < fault.at_s - CHECKPOINT_S_MAX]
+    sure_until_s = min((fault.at_s - CHECKPOINT_S_MAX for fault in met), default=inf)
+    sure = [at_s for at_s in call.piece_times_s if not is_interrupted or at_s < sure_until_s]
     if billed.output_tokens < len(sure):
-        yield f"heard {len(sure)} pieces and more than {CHECKPOINT_S_MAX:g} s before the kill, {_said(record)}"
+        yield f"heard {len(sure)} pieces and more than {CHECKPOINT_S_MAX:g} s before a fault, {_said(record)}"
     # One that left does not know what was still on its way.
     if is_interrupted and call.end is End.CUT and billed.output_tokens > call.output_tokens_max:
         yield f"was cut by us and heard {call.output_tokens_max} tokens, {_said(record)}"
@@ -302,7 +312,7 @@ async def instance_owners(modelyard: Modelyard) -> dict[str, str]:
 
 
 def check_lives(
-    lives: Mapping[str, Life], owners: Mapping[str, str], deployment: str, ledger: Ledger, fault: Fault
+    lives: Mapping[str, Life], owners: Mapping[str, str], deployment: str, ledger: Ledger, faults: Sequence[Fault]
 ) -> list[str]:
     """Each instance of a deleted deployment is billed for its life, to within 100 ms a core.
 
@@ -312,6 +322,7 @@ def check_lives(
     found = [f"instance {uid} runs and deploy does not know it" for uid in lives.keys() - owners.keys()]
     billed = ledger.billed_core_ms()
     own = {uid for uid, owner in owners.items() if owner == deployment}
+    killed_ms = {uid: fault.at_ms for fault in faults for uid in fault.keepers}
     found += [f"instance {uid} is billed and is not of {deployment}" for uid in billed.keys() - own]
     found += [f"the window of instance {window.instance_uid} is open" for window in ledger.windows if window.open]
     for uid in sorted(own):
@@ -323,8 +334,8 @@ def check_lives(
         if life.exited_ms is None:
             found.append(f"instance {uid} has no end in its keeper's files")
             continue
-        is_killed = uid in fault.keepers
-        lived = life.vcpus * ((fault.at_ms if is_killed else life.exited_ms) - life.allocated_ms)
+        is_killed = uid in killed_ms
+        lived = life.vcpus * (killed_ms.get(uid, life.exited_ms) - life.allocated_ms)
         less = lived - billed[uid]
         less_max = life.vcpus * (BEAT_MS_MAX if is_killed else LIFE_MS_DIFF_MAX)
         more_max = 0 if is_killed else life.vcpus * LIFE_MS_DIFF_MAX

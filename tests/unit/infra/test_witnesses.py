@@ -60,7 +60,7 @@ def found(
     fault: Fault = FAULT,
 ) -> str:
     """Everything found, as one text."""
-    return "\n".join(check_calls([call], ledger_of(*records), made(5) if engines is None else engines, fault))
+    return "\n".join(check_calls([call], ledger_of(*records), made(5) if engines is None else engines, [fault]))
 
 
 def test_a_completed_call_has_one_record_equal_to_its_usage() -> None:
@@ -125,6 +125,17 @@ def test_a_broken_call_bills_what_came_before_the_last_interval() -> None:
     assert "has no record" in found(call_of(End.CUT, pieces=1))
 
 
+def test_only_faults_in_the_life_of_a_call_excuse_it() -> None:
+    """Of several kills one that met the call counts: not one before it was made, and none after it was over."""
+    at_last = [1.0, 1.0, 1.0, 1.0, KILLED_S - 0.01]
+    call = call_of(End.CUT, pieces=5, piece_times_s=at_last, ended_s=KILLED_S + 1)
+    earlier, met, later = (Fault("triton", at_s, 0, engine_lost=True) for at_s in (-5.0, KILLED_S, KILLED_S + 60))
+    assert check_calls([call], ledger_of(record_of(4)), made(5), [earlier, met, later]) == []
+    assert "heard 5 pieces" in check_calls([call], ledger_of(record_of(4)), made(5), [earlier, later])[0]
+    assert check_calls([call], ledger_of(record_of(5)), {}, [earlier, met, later]) == []
+    assert "the engine made 0" in check_calls([call], ledger_of(record_of(5)), {}, [earlier, later])[0]
+
+
 def test_a_line_is_the_sum_of_its_records_at_its_rate() -> None:
     """Another sum, another amount, another total."""
     record = record_of(5, usage_pb2.OUTCOME_COMPLETED, input_tokens=0, price_version="list@1/sku", deployment_uid="d")
@@ -144,7 +155,7 @@ def lives_found(core_ms: int, *, fault: Fault = FAULT, exited_ms: int | None = 5
     life = Life(UID, "llamacpp", 2, 0, started=True, exited_ms=exited_ms)
     window = billing_pb2.LineEvent(instance_uid=UID, quantity=core_ms)
     ledger = ledger_of(windows=[window] if core_ms else [])
-    return "\n".join(check_lives({UID: life}, {UID: DEPLOYMENT}, DEPLOYMENT, ledger, fault))
+    return "\n".join(check_lives({UID: life}, {UID: DEPLOYMENT}, DEPLOYMENT, ledger, [fault]))
 
 
 def test_an_instance_is_billed_for_its_life() -> None:
@@ -166,4 +177,4 @@ def test_an_instance_whose_keeper_was_killed_is_billed_to_its_last_beat() -> Non
 def test_an_instance_that_deploy_does_not_know_is_found() -> None:
     """It runs, and nobody pays for it."""
     life = Life(UID, "llamacpp", 1, 0, started=True, exited_ms=None)
-    assert "does not know it" in check_lives({UID: life}, {}, DEPLOYMENT, ledger_of(), FAULT)[0]
+    assert "does not know it" in check_lives({UID: life}, {}, DEPLOYMENT, ledger_of(), [FAULT])[0]

@@ -1,25 +1,11 @@
-"""One fault under load, from a healthy platform to the proof that it cost no more than it may.
-
-tenant = await Tenant.create(modelyard)
-async with tenant.load(seed).running() as log:
-    await moment_to_strike(log, rng)
-    fault = strike(part, ...)
-    await recovered(modelyard, tenant, log, fault)
-await tenant.delete_managed()
-ledger = await tenant.whole_ledger(log)
-assert await differences(...) == []
-"""
+"""A project under test: its three deployments, load on them, and the proof of its bill when the load has stopped."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import random
-import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from modelyard.billing.v1 import billing_pb2
@@ -32,7 +18,6 @@ from chassis.ids import new_uid
 from cli.commands.deployments import create_deployment
 from cli.commands.discover import find_model
 from cli.session import collect
-from embedded.platform import Platform
 from tests.infra.load import ClientLog, End, Load, Targets
 from tests.infra.witnesses import (
     Fault,
@@ -43,42 +28,36 @@ from tests.infra.witnesses import (
     check_processes,
     engine_counts,
     instance_owners,
-    instance_processes,
     read_lives,
 )
 
 TEXT_MODEL = "smollm2-135m-instruct"
 EMBEDDING_MODEL = "all-minilm-l6-v2"
-TEXT_ENGINE = "llamacpp"
-POOL = "pool"
 CHAT, VECTORS, MANAGED, DEPLOYMENT = "chat", "vectors", "managed", "blue"
 TARGETS = Targets(chat=(CHAT, MANAGED), embed=(VECTORS,))
 READY_S_MAX = 60.0
 # A broker that was killed, or a consumer that died with messages in hand, gets them again after 30 s.
 RECOVERED_S_MAX = 60.0
 LEDGER_S_MAX = 75.0
-# Pieces of text that have come when a fault strikes: streams are under way, and every client is at another point.
-PIECES_BEFORE = (30, 120)
-REPLACED_S_MAX = 30.0
-# Where within one of the journal's intervals a fault strikes.
-PHASE_S_MAX = 0.05
 
 
-class Part(Enum):
-    """What is killed. Of instances: the pool's, except where the name says otherwise."""
+@dataclass(frozen=True)
+class Proof:
+    """What one round of faults cost.
 
-    CATALOG = "catalog"
-    DEPLOY = "deploy"
-    BILLING = "billing"
-    INFERENCE = "inference"
-    NATS = "nats"
-    TRITON = "triton"
-    STUB = "stub"
-    MANAGED_KEEPER = "managed keeper"
+    Attributes:
+        recover_s: Seconds from each fault until every endpoint and every service answered again.
+        core_ms_diff: Largest difference between an instance's life and its bill.
+        orphans: Processes of instances that do not live, and missing ones of those that do.
+        differences: Everything in which the witnesses differ, a sentence each.
+    """
 
-
-SERVICES = (Part.CATALOG, Part.DEPLOY, Part.BILLING, Part.INFERENCE, Part.NATS)
-_ROLES = {Part.TRITON: "triton", Part.STUB: "stub", Part.MANAGED_KEEPER: "keeper"}
+    log: ClientLog
+    ledger: Ledger
+    recover_s: Sequence[float]
+    core_ms_diff: int
+    orphans: int
+    differences: Sequence[str]
 
 
 async def until(holds: Callable[[], Awaitable[bool]], what: str, *, s_max: float) -> None:
@@ -190,87 +169,57 @@ class Tenant:
                 return ledger
             await asyncio.sleep(0.1)
 
-    async def differences(self, log: ClientLog, ledger: Ledger, fault: Fault) -> list[str]:
-        """Everything in which the witnesses differ, once load has stopped and the managed deployment is deleted."""
-        owners = await instance_owners(self.modelyard)
-        lives = read_lives(self.instances_dir)
-        return [
-            *check_calls(log.calls, ledger, engine_counts(self.instances_dir), fault),
-            *check_bill(ledger),
-            *check_lives(lives, owners, self.managed, ledger, fault),
-            *check_processes(self.data_dir, lives),
+    async def scale(self, count: int) -> None:
+        """Ask for another number of instances of the managed deployment."""
+        request = deploy_pb2.ScaleDeploymentRequest(name=self.managed, instance_count=count)
+        await self.modelyard.deploy.ScaleDeployment(request)
+
+    async def recovered(self, log: ClientLog, fault: Fault) -> float:
+        """Wait until every endpoint has answered a call begun after the fault, and every service answers.
+
+        Returns:
+            Seconds since the fault.
+        """
+        await log.until(
+            lambda: {endpoint for _, endpoint in log.completed_since(fault.at_s)} >= TARGETS.endpoints(),
+            f"load succeeds again after {fault.part}",
+            s_max=RECOVERED_S_MAX,
+        )
+
+        async def all_answer() -> bool:
+            await self.modelyard.catalog.ListModels(catalog_pb2.ListModelsRequest(parent="publishers/-"))
+            await self.modelyard.billing.GetBill(billing_pb2.GetBillRequest(parent=self.name))
+            await self.answers()
+            return True
+
+        await until(all_answer, f"every service answers after {fault.part}", s_max=RECOVERED_S_MAX)
+        return time.monotonic() - fault.at_s
+
+    async def steady(self, log: ClientLog, since_s: float) -> None:
+        """Wait until every way of calling every endpoint has succeeded since a moment, and no instance is missing."""
+        await log.until(
+            lambda: log.completed_since(since_s) >= TARGETS.ways(),
+            "every endpoint answers in every way",
+            s_max=RECOVERED_S_MAX,
+        )
+        await until(self.answers, f"every deployment of {self.name} has its instances", s_max=READY_S_MAX)
+
+    async def prove(self, log: ClientLog, faults: Sequence[Fault], recover_s: Sequence[float] = ()) -> Proof:
+        """Delete the managed deployment, wait for the whole ledger, and compare all witnesses. Load has stopped."""
+        await self.delete_managed()
+        ledger = await self.whole_ledger(log)
+        owners, lives = await instance_owners(self.modelyard), read_lives(self.instances_dir)
+        billed = ledger.billed_core_ms()
+        core_ms_diffs = [
+            abs(life.vcpus * (life.exited_ms - life.allocated_ms) - billed[uid])
+            for uid, life in lives.items()
+            if owners.get(uid) == self.managed and life.exited_ms is not None
         ]
-
-
-async def moment_to_strike(log: ClientLog, rng: random.Random) -> None:
-    """Wait until everything has been called once, a seeded number of pieces has come, and a seeded moment passed."""
-    await log.until(
-        lambda: log.completed_since(0) >= TARGETS.ways(), "every endpoint answers in every way", s_max=READY_S_MAX
-    )
-    pieces = log.pieces_count + rng.randint(*PIECES_BEFORE)
-    await log.until(lambda: log.pieces_count >= pieces, f"{pieces} pieces come", s_max=READY_S_MAX)
-    await asyncio.sleep(rng.uniform(0, PHASE_S_MAX))
-
-
-def kill_processes(part: Part, pids: list[int], keepers: frozenset[str] = frozenset()) -> Fault:
-    """kill -9, now."""
-    at_s = time.monotonic()
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    engine_lost = part in (Part.TRITON, Part.STUB, Part.MANAGED_KEEPER)
-    return Fault(part.value, at_s, time.time_ns() // 1_000_000, engine_lost, keepers)
-
-
-async def strike_instance(part: Part, tenant: Tenant) -> Fault:
-    """Kill a process of the pool's text instance, or the keeper of the tenant's own instance."""
-    owners = await instance_owners(tenant.modelyard)
-    owner = tenant.managed if part is Part.MANAGED_KEEPER else POOL
-    lives = read_lives(tenant.instances_dir)
-    (victim,) = (
-        process
-        for process in instance_processes(tenant.data_dir)
-        if process.role == _ROLES[part]
-        and owners[process.instance_uid] == owner
-        and lives[process.instance_uid].engine == TEXT_ENGINE
-    )
-    keepers = frozenset({victim.instance_uid}) if part is Part.MANAGED_KEEPER else frozenset()
-    return kill_processes(part, [victim.pid], keepers)
-
-
-async def strike(part: Part, platform: Platform, tenant: Tenant) -> Fault:
-    """Kill a part and, where it is the supervisor's child, see it replaced."""
-    if part not in SERVICES:
-        return await strike_instance(part, tenant)
-    child = platform.children[part.value]
-    assert child.process is not None
-    killed = child.process.pid
-    fault = kill_processes(part, [killed])
-
-    async def replaced() -> bool:
-        is_new = child.process is not None and child.process.pid != killed
-        return is_new and (child.is_ready or child.ready_file is None)
-
-    await until(replaced, f"{part.value} is started again", s_max=REPLACED_S_MAX)
-    return fault
-
-
-async def recovered(tenant: Tenant, log: ClientLog, fault: Fault) -> float:
-    """Wait until calls begun after the fault are answered everywhere in every way, and every service answers.
-
-    Returns:
-        Seconds since the fault.
-    """
-    await log.until(
-        lambda: log.completed_since(fault.at_s) >= TARGETS.ways(),
-        f"load succeeds again after the kill of {fault.part}",
-        s_max=RECOVERED_S_MAX,
-    )
-    modelyard = tenant.modelyard
-
-    async def all_answer() -> bool:
-        await modelyard.catalog.ListModels(catalog_pb2.ListModelsRequest(parent="publishers/-"))
-        await modelyard.billing.GetBill(billing_pb2.GetBillRequest(parent=tenant.name))
-        return await tenant.answers()
-
-    await until(all_answer, f"every service answers after the kill of {fault.part}", s_max=RECOVERED_S_MAX)
-    return time.monotonic() - fault.at_s
+        orphans = check_processes(self.data_dir, lives)
+        differences = [
+            *check_calls(log.calls, ledger, engine_counts(self.instances_dir), faults),
+            *check_bill(ledger),
+            *check_lives(lives, owners, self.managed, ledger, faults),
+            *orphans,
+        ]
+        return Proof(log, ledger, recover_s, max(core_ms_diffs, default=0), len(orphans), differences)
