@@ -40,7 +40,7 @@ def _take_out() -> None:
 
     empty: Any = ""
     metrics.meter = _NoMeter()  # type: ignore[assignment]
-    chassis.telemetry.span = lambda *_, **__: _NOTHING  # type: ignore[assignment]
+    chassis.telemetry.span = lambda *_, **__: _NOTHING
     chassis.telemetry.annotate = lambda *_: None
     chassis.telemetry.traceparent = lambda: empty
     import services.inference.usecases.measures as measures

@@ -16,6 +16,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
+from modelyard.type.v1 import access_pb2
 from opentelemetry.trace import SpanKind
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -36,6 +37,7 @@ _CALL_DURATION = meter.create_histogram(
 )
 _REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ListenerRefused(Exception):
@@ -172,104 +174,137 @@ class _Guard(grpc.aio.ServerInterceptor):
     def __init__(self, access: AccessPolicy, deadline_s_default: float) -> None:
         self._access = access
         self._deadline_s_default = deadline_s_default
+        # By method; a server gives the same handler for every call of one.
+        self._guarded: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
-        handler = await continuation(details)
-        if handler is None:
-            return None
-        method: str = details.method
-        metadata = {key: value for key, value in details.invocation_metadata if isinstance(value, str)}
-        parent = metadata.get("traceparent", "")
+        guarded = self._guarded.get(details.method)
+        if guarded is None:
+            handler = await continuation(details)
+            if handler is None:
+                return None
+            guarded = self._guarded[details.method] = self._guard(details.method, handler)
+        return guarded
 
-        async def enter(request: Any, context: grpc.aio.ServicerContext[Any, Any], *, streams: bool) -> None:
-            given = metadata.get(_REQUEST_ID_HEADER, "")
-            request_id.set(given if _REQUEST_ID.fullmatch(given) else new_uid())
-            named = ((_REQUEST_ID_HEADER, request_id.get()),)
-            if streams:
-                await context.send_initial_metadata(named)
-            else:
-                # With the answer it costs nothing; ahead of it, it would be a write and a wake-up of its own.
-                context.set_trailing_metadata(named)
-            rule = self._access.rule(method)
-            if rule is None:
-                return
-            caller = await self._access.authenticate(rule, metadata)
-            set_current_caller(await self._access.authorize(rule, caller, request))
-
-        async def unary(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            async with _answering(method, context, parent):
-                await enter(request, context, streams=False)
-                limit_s = self._deadline_s_default if context.time_remaining() is None else None
-                return await _within(limit_s, _repeated_when_raced(handler.unary_unary, request, context))
-
-        async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            async with _answering(method, context, parent):
-                await enter(request, context, streams=True)
-                async with contextlib.aclosing(handler.unary_stream(request, context)) as responses:
-                    async for response in responses:
-                        yield response
-
-        async def both(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            async with _answering(method, context, parent):
-                await enter(None, context, streams=True)
-                async with contextlib.aclosing(handler.stream_stream(requests, context)) as responses:
-                    async for response in responses:
-                        yield response
-
+    def _guard(self, method: str, handler: Any) -> Any:
         codec = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
         }
+        rule = self._access.rule(method)
+        ends = _Ends(method)
+
+        async def unary(request: Any, context: _Context) -> Any:
+            began_s, metadata = time.monotonic(), _metadata(context)
+            try:
+                with ends.span(metadata):
+                    # With the answer it costs nothing; ahead of it, it would be a write and a wake-up of its own.
+                    context.set_trailing_metadata(_named(metadata))
+                    await self._admit(rule, metadata, request)
+                    call = _repeated_when_raced(handler.unary_unary, request, context)
+                    if context.time_remaining() is not None:
+                        answer = await call
+                    else:
+                        answer = await _within(self._deadline_s_default, call)
+            except BaseException as error:  # noqa: BLE001 - raised again, or answered
+                return await ends.badly(error, context, began_s)
+            ends.well(began_s)
+            return answer
+
+        async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
+            """Of one request, or of a stream of them."""
+            began_s, metadata = time.monotonic(), _metadata(context)
+            try:
+                with ends.span(metadata):
+                    await context.send_initial_metadata(_named(metadata))
+                    await self._admit(rule, metadata, None if handler.request_streaming else request)
+                    async with contextlib.aclosing(respond(request, context)) as responses:
+                        async for response in responses:
+                            yield response
+            except BaseException as error:  # noqa: BLE001 - raised again, or answered
+                await ends.badly(error, context, began_s)
+                return
+            ends.well(began_s)
+
         if not (handler.request_streaming or handler.response_streaming):
             return grpc.unary_unary_rpc_method_handler(unary, **codec)
         # Health and reflection stream to everyone; their handlers are left as they are.
-        if self._access.rule(method) is None:
+        if rule is None:
             return handler
-        if not handler.request_streaming:
-            return grpc.unary_stream_rpc_method_handler(stream, **codec)
-        if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(both, **codec)
-        raise NotImplementedError(f"{method}: requests that stream into one answer pass no guard")
+        if not handler.response_streaming:
+            raise NotImplementedError(f"{method}: requests that stream into one answer pass no guard")
+        respond = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream, **codec)
+        return grpc.unary_stream_rpc_method_handler(stream, **codec)
+
+    async def _admit(self, rule: access_pb2.AccessRule | None, metadata: dict[str, str], request: Any) -> None:
+        if rule is not None:
+            caller = await self._access.authenticate(rule, metadata)
+            set_current_caller(await self._access.authorize(rule, caller, request))
 
 
-@contextlib.asynccontextmanager
-async def _answering(method: str, context: grpc.aio.ServicerContext[Any, Any], parent: str) -> AsyncIterator[None]:
-    """Turn what a handler raises into a status; what nobody expected is logged and named by its request id only."""
-    service, _, name = method[1:].partition("/")
-    named = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
-    began_s, status = time.monotonic(), grpc.StatusCode.OK.value[0]
-    try:
-        with span(f"{service}/{name}", named, kind=SpanKind.SERVER, parent=parent):
-            yield
-    except Problem as problem:
-        status = problem.code.grpc_number
-        log.info("refused", method=method, reason=problem.reason, error=problem.message)
-        await _abort(context, problem)
-    except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
-        status = grpc.StatusCode.CANCELLED.value[0]
-        raise
-    except NotImplementedError:
-        # What generated servicers raise for a method nobody wrote.
-        status = grpc.StatusCode.UNIMPLEMENTED.value[0]
-        await _abort(context, NotServed(f"{method} is not served here"))
-    except Exception as error:
-        log.exception("call failed", method=method)
-        broken = problem_from_database(error) or InternalProblem(
+def _metadata(context: _Context) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _named(metadata: dict[str, str]) -> tuple[tuple[str, str]]:
+    """The header that says the id of this request: the caller's own one, or a new one."""
+    given = metadata.get(_REQUEST_ID_HEADER, "")
+    request_id.set(given if _REQUEST_ID.fullmatch(given) else new_uid())
+    return ((_REQUEST_ID_HEADER, request_id.get()),)
+
+
+class _Ends:
+    """How calls of one method end: measured, and what a handler raised turned into a status.
+
+    What nobody expected is logged, and named to the caller by its request id only.
+    """
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        service, _, name = method[1:].partition("/")
+        self._name = f"{service}/{name}"
+        self._attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+
+    def span(self, metadata: dict[str, str]) -> contextlib.AbstractContextManager[None]:
+        return span(self._name, self._attributes, kind=SpanKind.SERVER, parent=metadata.get("traceparent", ""))
+
+    def well(self, began_s: float) -> None:
+        self._measure(began_s, grpc.StatusCode.OK.value[0])
+
+    async def badly(self, error: BaseException, context: _Context, began_s: float) -> None:
+        """Answer with a status.
+
+        Raises:
+            BaseException: what ends a call that has no answer any more, or the abort that gRPC waits for.
+        """
+        if not isinstance(error, Exception) or isinstance(error, grpc.aio.AbortError):
+            self._measure(began_s, grpc.StatusCode.CANCELLED.value[0])
+            raise error
+        problem = self._problem(error)
+        self._measure(began_s, problem.code.grpc_number)
+        status = status_from_problem(problem)
+        named = (_REQUEST_ID_HEADER, request_id.get())
+        await context.abort(status.code, status.details or "", (*status.trailing_metadata, named))
+
+    def _problem(self, error: Exception) -> Problem:
+        if isinstance(error, Problem):
+            log.info("refused", method=self._method, reason=error.reason, error=error.message)
+            return error
+        if isinstance(error, NotImplementedError):
+            # What generated servicers raise for a method nobody wrote.
+            return NotServed(f"{self._method} is not served here")
+        log.exception("call failed", method=self._method)
+        return problem_from_database(error) or InternalProblem(
             f"something broke on our side; the log has it under request id {request_id.get()}"
         )
-        status = broken.code.grpc_number
-        await _abort(context, broken)
-    finally:
-        _CALL_DURATION.record(time.monotonic() - began_s, {**named, "rpc.grpc.status_code": status})
+
+    def _measure(self, began_s: float, status: int) -> None:
+        _CALL_DURATION.record(time.monotonic() - began_s, {**self._attributes, "rpc.grpc.status_code": status})
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], problem: Problem) -> None:
-    status = status_from_problem(problem)
-    named = (_REQUEST_ID_HEADER, request_id.get())
-    await context.abort(status.code, status.details or "", (*status.trailing_metadata, named))
-
-
-async def _within(limit_s: float | None, call: Awaitable[Any]) -> Any:
+async def _within(limit_s: float, call: Awaitable[Any]) -> Any:
     limit = asyncio.timeout(limit_s)
     try:
         async with limit:

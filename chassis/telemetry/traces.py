@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -18,6 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 Attributes = Mapping[str, str | int | float | bool]
 
 _HEADER = "traceparent"
+_NOTHING = nullcontext()
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -61,7 +62,6 @@ def configure_tracing(
     return Tracing(provider)
 
 
-@contextmanager
 def span(
     name: str,
     attributes: Attributes | None = None,
@@ -69,7 +69,7 @@ def span(
     kind: SpanKind = SpanKind.INTERNAL,
     parent: str = "",
     links: Sequence[str] = (),
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """A traced section. An exception that leaves it marks it as failed, by its type alone: messages may name values.
 
     Args:
@@ -78,9 +78,13 @@ def span(
         links: `traceparent`s of what led here without being the caller, such as the records of a batch.
     """
     tracer = Tracing.current
-    if tracer is None:
-        yield
-        return
+    return _NOTHING if tracer is None else _span(tracer, name, attributes, kind, parent, links)
+
+
+@contextmanager
+def _span(
+    tracer: Tracer, name: str, attributes: Attributes | None, kind: SpanKind, parent: str, links: Sequence[str]
+) -> Iterator[None]:
     linked = [context for context in map(_span_context, links) if context.is_valid]
     with tracer.start_as_current_span(
         name,
