@@ -52,7 +52,8 @@ def new_uid(now_ms: int | None = None) -> str:
             raise ValueError(f"time {now_ms} ms does not fit a UUIDv7; 0 to 2^48 - 1 does")
         counter = int.from_bytes(os.urandom(2)) % _COUNTER_END
     tail = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)
-    return str(uuid.UUID(int=now_ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | tail))
+    digits = f"{now_ms << 80 | 0x7 << 76 | counter << 64 | 0b10 << 62 | tail:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def uid_time_ms(uid: str) -> int:

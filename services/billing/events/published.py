@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.billing.v1 import billing_pb2, events_pb2
 from modelyard.type.v1 import access_pb2, money_pb2, usage_pb2
 
+from chassis.clock import timestamp
 from chassis.events import Event, Projection, published_event
 from services.billing.domain.usage import UsageFact, is_uid
 
 RECORDS_PER_EVENT_MAX = 500
 EVENT_BYTES_MAX = 512 * 1024
 RECORD_ID_LENGTH_MAX = 64
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def timestamp(moment: datetime) -> Timestamp:
-    """A proto timestamp of an aware moment."""
-    # `FromDatetime` takes twice as long, and every record has two.
-    seconds, microseconds = divmod((moment - _EPOCH) // _MICROSECOND, 1_000_000)
-    return Timestamp(seconds=seconds, nanos=microseconds * 1000)
 
 
 def usage_to_proto(fact: UsageFact) -> usage_pb2.UsageRecord:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from modelyard.billing.v1 import billing_pb2
 from modelyard.type.v1 import money_pb2, usage_pb2
 
+from chassis.clock import timestamp
 from chassis.money import Rate, decimal_string
 from chassis.names import ResourcePattern
 from services.billing.domain.bill import Line
 from services.billing.domain.meters import Meter
 from services.billing.domain.prices import Price
-from services.billing.events.published import posted_to_proto, timestamp
+from services.billing.events.published import posted_to_proto
 from services.billing.storage.reads import fact_from_row
 from services.billing.storage.tables import QuoteRow, UsageRow
 from services.billing.usecases.read_bill import Bill, LineEvent
