@@ -75,7 +75,8 @@ def recover(folder: Path) -> Recovered:
             _cut(path, good)
         found.segments.append((path, found.last_seq))
     for seq in sorted(opened):
-        found.interrupted.append(settled_record(opened[seq], Outcome.INTERRUPTED, counts.get(seq, Counts())))
+        settle_record(opened[seq], Outcome.INTERRUPTED, counts.get(seq, Counts()))
+        found.interrupted.append(opened[seq])
     return found
 
 
@@ -89,12 +90,9 @@ def _cut(path: Path, size: int) -> None:
         os.close(descriptor)
 
 
-def settled_record(opened: usage_pb2.UsageRecord, outcome: Outcome, counts: Counts) -> usage_pb2.UsageRecord:
-    """The whole record of a call that ended."""
-    record = usage_pb2.UsageRecord()
-    record.CopyFrom(opened)
+def settle_record(record: usage_pb2.UsageRecord, outcome: Outcome, counts: Counts) -> None:
+    """Make an opened record the whole one of a call that ended."""
     record.outcome = usage_pb2.Outcome.ValueType(outcome)
-    del record.quantities[:]
     answered = 0 if outcome is Outcome.FAILED else 1
     for meter, value in (
         (money_pb2.METER_INPUT_TOKENS, counts.input_tokens),
@@ -102,4 +100,3 @@ def settled_record(opened: usage_pb2.UsageRecord, outcome: Outcome, counts: Coun
         (money_pb2.METER_REQUESTS, answered),
     ):
         record.quantities.add(meter=meter, value=value)
-    return record
