@@ -63,6 +63,17 @@ class KeyDirectory:
             raise KeyInvalid(_REFUSAL)
         return key
 
+    def of_caller(self, key_id: str) -> routes_pb2.KeyAccess:
+        """The key that this call was authenticated by.
+
+        Raises:
+            KeyInvalid: it has gone since.
+        """
+        key = self._keys.get(key_id)
+        if key is None or key.revoked:
+            raise KeyInvalid(_REFUSAL)
+        return key
+
     async def _find(self, key_id: str) -> routes_pb2.KeyAccess | None:
         if (found := self._keys.get(key_id)) is not None or self._arriving >= self._arriving_max:
             return found

@@ -60,6 +60,16 @@ class Embedded:
     input_tokens: int
 
 
+@dataclass(slots=True)
+class _Channel:
+    """To one instance, with what every call of it carries."""
+
+    channel: grpc.aio.Channel
+    stub: Any
+    metadata: tuple[tuple[str, str], ...]
+    used_at: float = 0.0
+
+
 class NothingRead(Exception):
     """The instance was not reached: another one may be asked."""
 
@@ -75,14 +85,15 @@ class TritonBackend:
     def __init__(self, cluster_secret: bytes, *, token_timeout_s: float) -> None:
         self._cluster_secret = cluster_secret
         self._token_timeout_s = token_timeout_s
-        self._channels: dict[tuple[str, str], tuple[grpc.aio.Channel, Any]] = {}
-        self._used_at: dict[tuple[str, str], float] = {}
+        self._channels: dict[tuple[str, str], _Channel] = {}
         self._in_flight: Counter[str] = Counter()
         self._turn = 0
         self._closing: list[asyncio.Future[None]] = []
 
     def choose(self, targets: Sequence[routes_pb2.RouteTarget], avoid: str = "") -> routes_pb2.RouteTarget:
         """The least loaded instance, another than `avoid` where there is one."""
+        if len(targets) == 1:
+            return targets[0]
         by_uid = {target.instance_uid: target for target in targets if target.instance_uid != avoid}
         if not by_uid:
             by_uid = {target.instance_uid: target for target in targets}
@@ -146,7 +157,7 @@ class TritonBackend:
         """
         request = service_pb2.ModelInferRequest(model_name=target.model_name, id=request_id)
         add_bytes(request, "TEXT", [text.encode() for text in texts], [len(texts), 1])
-        response = await self.raw_infer(target, request)
+        response = await self.raw_infer(target, request, timeout_s=self._token_timeout_s)
         outputs = named_outputs(response)
         vectors, counts = outputs["EMBEDDING"], outputs["NUM_INPUT_TOKENS"]
         width = len(vectors) // len(texts)
@@ -156,13 +167,13 @@ class TritonBackend:
         )
 
     async def raw_infer(
-        self, target: routes_pb2.RouteTarget, request: service_pb2.ModelInferRequest
+        self, target: routes_pb2.RouteTarget, request: service_pb2.ModelInferRequest, *, timeout_s: float
     ) -> service_pb2.ModelInferResponse:
-        """One request, one response."""
+        """One request, one response, within `timeout_s` and within what an instance may take for any response."""
         with _engine_span("ModelInfer", target):
             stub, metadata = self._stub(target)
             try:
-                return await stub.ModelInfer(request, metadata=metadata, timeout=self._token_timeout_s)
+                return await stub.ModelInfer(request, metadata=metadata, timeout=min(timeout_s, self._token_timeout_s))
             except grpc.aio.AioRpcError as error:
                 raise _problem(error) from error
 
@@ -213,39 +224,44 @@ class TritonBackend:
 
     def _stub(self, target: routes_pb2.RouteTarget) -> tuple[Any, tuple[tuple[str, str], ...]]:
         key = (target.instance_uid, target.address)
-        if key not in self._channels:
+        known = self._channels.get(key)
+        if known is None:
             self._close_unused(target.instance_uid)
-            channel = grpc.aio.insecure_channel(
-                target.address,
-                options=[
-                    ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
-                    ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX),
-                    ("grpc.use_local_subchannel_pool", 1),
-                    ("grpc.initial_reconnect_backoff_ms", 100),
-                    ("grpc.max_reconnect_backoff_ms", 1000),
-                ],
-            )
-            self._channels[key] = (channel, service_pb2_grpc.GRPCInferenceServiceStub(channel))
-        self._used_at[key] = monotonic()
-        secret = instance_secret(self._cluster_secret, target.instance_uid)
+            known = self._channels[key] = self._open(target)
+        known.used_at = monotonic()
         parent = traceparent()
-        traced = (("traceparent", parent),) if parent else ()
-        return self._channels[key][1], ((INSTANCE_SECRET_HEADER, secret), *traced)
+        return known.stub, (*known.metadata, ("traceparent", parent)) if parent else known.metadata
+
+    def _open(self, target: routes_pb2.RouteTarget) -> _Channel:
+        channel = grpc.aio.insecure_channel(
+            target.address,
+            options=[
+                ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
+                ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX),
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1000),
+            ],
+        )
+        secret = instance_secret(self._cluster_secret, target.instance_uid)
+        return _Channel(
+            channel, service_pb2_grpc.GRPCInferenceServiceStub(channel), ((INSTANCE_SECRET_HEADER, secret),)
+        )
 
     def _close_unused(self, moved_uid: str) -> None:
         """Channels of instances that are gone, and those of one that moved: a restarted Triton has another port."""
         too_old = monotonic() - _CHANNEL_UNUSED_S_MAX
         self._closing = [closing for closing in self._closing if not closing.done()]
-        for key in list(self._channels):
-            unused = self._used_at[key] < too_old and key[0] not in self._in_flight
+        for key, known in list(self._channels.items()):
+            unused = known.used_at < too_old and key[0] not in self._in_flight
             if unused or key[0] == moved_uid:
-                del self._used_at[key]
-                self._closing.append(asyncio.ensure_future(self._channels.pop(key)[0].close()))
+                del self._channels[key]
+                self._closing.append(asyncio.ensure_future(known.channel.close()))
 
     async def close(self) -> None:
         """Close every channel."""
-        for channel, _ in self._channels.values():
-            await channel.close()
+        for known in self._channels.values():
+            await known.channel.close()
         await asyncio.gather(*self._closing)
 
 

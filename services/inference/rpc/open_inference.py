@@ -47,13 +47,13 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
 
     async def ModelReady(self, request: Any, context: Context) -> service_pb2.ModelReadyResponse:
         try:
-            await self._destination(request.name, request.version, context)
+            self._destination(request.name, request.version)
         except Problem:
             return service_pb2.ModelReadyResponse(ready=False)
         return service_pb2.ModelReadyResponse(ready=True)
 
     async def ModelMetadata(self, request: Any, context: Context) -> service_pb2.ModelMetadataResponse:
-        destination = await self._destination(request.name, request.version, context)
+        destination = self._destination(request.name, request.version)
         target = self._calls.backend.choose(destination.deployment.targets)
         inner = service_pb2.ModelMetadataRequest(name=target.model_name)
         answer = await self._calls.backend.ask(target, "ModelMetadata", inner)
@@ -61,7 +61,7 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
         return answer
 
     async def ModelConfig(self, request: Any, context: Context) -> service_pb2.ModelConfigResponse:
-        destination = await self._destination(request.name, request.version, context)
+        destination = self._destination(request.name, request.version)
         target = self._calls.backend.choose(destination.deployment.targets)
         inner = service_pb2.ModelConfigRequest(name=target.model_name)
         answer = await self._calls.backend.ask(target, "ModelConfig", inner)
@@ -74,21 +74,20 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
         self, request: service_pb2.ModelInferRequest, context: Context
     ) -> service_pb2.ModelInferResponse:
         check_request(request)
-        responses = [response async for response in self._calls.raw(await self.key(context), request, stream=False)]
-        return responses[0]
+        return await self._calls.infer(self.key(), request)
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[service_pb2.ModelInferRequest], context: Context
     ) -> AsyncIterator[service_pb2.ModelStreamInferResponse]:
         """Each request of the stream is a call of its own; they run side by side, and responses come as they are made."""
-        key = await self.key(context)
+        key = self.key()
         answers: asyncio.Queue[service_pb2.ModelStreamInferResponse | None] = asyncio.Queue(maxsize=16)
         places = asyncio.Semaphore(self._concurrent_calls_max)
 
         async def call(request: service_pb2.ModelInferRequest) -> None:
             try:
                 check_request(request)
-                async with contextlib.aclosing(self._calls.raw(key, request, stream=True)) as responses:
+                async with contextlib.aclosing(self._calls.raw(key, request)) as responses:
                     async for response in responses:
                         await answers.put(service_pb2.ModelStreamInferResponse(infer_response=response))
             except Problem as problem:
@@ -119,9 +118,9 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def _destination(self, name: str, version: str, context: Context) -> Destination:
+    def _destination(self, name: str, version: str) -> Destination:
         _check_version(version)
-        return self._calls.raw_destination(await self.key(context), name)
+        return self._calls.raw_destination(self.key(), name)
 
 
 def check_request(request: service_pb2.ModelInferRequest) -> None:

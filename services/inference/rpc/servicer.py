@@ -15,7 +15,7 @@ from modelyard.inference.v1 import (
     operations_pb2_grpc,
 )
 
-from chassis.access.caller import Caller, CallerKind
+from chassis.access.caller import Caller, CallerKind, current_caller
 from chassis.access.policy import Metadata
 from chassis.paging import page_size, page_token_decode, page_token_encode
 from services.inference.access.keys import KeyDirectory
@@ -31,10 +31,9 @@ class KeyedServicer:
     def __init__(self, keys: KeyDirectory) -> None:
         self._keys = keys
 
-    async def key(self, context: Context) -> routes_pb2.KeyAccess:
-        """The caller's key."""
-        metadata = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
-        return await self._keys.authenticate(metadata.get("authorization"))
+    def key(self) -> routes_pb2.KeyAccess:
+        """The caller's key, which the interceptor has checked."""
+        return self._keys.of_caller(current_caller().key_id)
 
 
 async def caller_from_key(keys: KeyDirectory, metadata: Metadata) -> Caller:
@@ -53,7 +52,7 @@ class InferenceServicer(KeyedServicer, inference_pb2_grpc.InferenceServiceServic
     async def ListCallable(
         self, request: inference_pb2.ListCallableRequest, context: Context
     ) -> inference_pb2.ListCallableResponse:
-        key = await self.key(context)
+        key = self.key()
         scope = f"ListCallable/{key.key_id}"
         (after,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
@@ -84,7 +83,7 @@ class InferenceServicer(KeyedServicer, inference_pb2_grpc.InferenceServiceServic
             stop=tuple(request.stop),
         )
         messages = [Message(message.role, message.content) for message in request.messages]
-        generation = self._calls.chat(await self.key(context), request.model, messages, sampling)
+        generation = self._calls.chat(self.key(), request.model, messages, sampling)
         async with aclosing(generation.pieces()) as pieces:
             async for text in pieces:
                 yield inference_pb2.ChatCompletionResponse(id=generation.id, text=text)
@@ -96,7 +95,7 @@ class InferenceServicer(KeyedServicer, inference_pb2_grpc.InferenceServiceServic
         )
 
     async def Embed(self, request: inference_pb2.EmbedRequest, context: Context) -> inference_pb2.EmbedResponse:
-        embedded = await self._calls.embed(await self.key(context), request.model, list(request.inputs))
+        embedded = await self._calls.embed(self.key(), request.model, list(request.inputs))
         return inference_pb2.EmbedResponse(
             id=embedded.id,
             embeddings=[

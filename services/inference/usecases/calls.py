@@ -7,13 +7,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import routes_pb2
 from modelyard.type.v1 import usage_pb2
 from tritonclient.grpc import service_pb2
 
-from chassis.clock import Clock, ms_from_time
+from chassis.clock import Clock, ms_from_time, timestamp
 from chassis.errors import Problem
 from chassis.ids import new_uid
 from chassis.telemetry import get_logger, request_id, span, traceparent
@@ -157,10 +156,13 @@ class Calls:
                         raise unreached(destination) from None
         raise unreached(destination)
 
-    async def raw(
-        self, key: routes_pb2.KeyAccess, request: service_pb2.ModelInferRequest, *, stream: bool
-    ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
-        """A raw tensor call on a managed deployment: one request, its responses, one usage record.
+    async def infer(
+        self, key: routes_pb2.KeyAccess, request: service_pb2.ModelInferRequest
+    ) -> service_pb2.ModelInferResponse:
+        """A raw tensor call with one response, on a managed deployment; the record is durable when this returns.
+
+        Args:
+            request: Used up: it becomes what the engine is asked, without a copy of its tensors.
 
         Raises:
             RawTensorsOnServerless: the shared pool takes none.
@@ -169,7 +171,62 @@ class Calls:
         destination = self.raw_destination(key, request.model_name)
         measure = CallMeasure("infer", destination.deployment.model_version)
         with span("infer", measure.attributes):
-            async with aclosing(self._raw(key, destination, request, measure, stream=stream)) as responses:
+            return await self._infer(key, destination, request, measure)
+
+    async def _infer(
+        self,
+        key: routes_pb2.KeyAccess,
+        destination: Destination,
+        request: service_pb2.ModelInferRequest,
+        measure: CallMeasure,
+    ) -> service_pb2.ModelInferResponse:
+        target = self.backend.choose(destination.deployment.targets)
+        received = Counts()
+        outcome: Outcome | None = None
+        entry = self.open_with(key, destination)
+        asked_model, asked_id = request.model_name, request.id
+        request.model_name, request.model_version, request.id = target.model_name, "", entry.record.id
+        try:
+            with self.backend.in_flight(target):
+                response = await self.backend.raw_infer(target, request, timeout_s=self.limits.call_s_max)
+            received = _counted(response, received)
+            response.model_name, response.id = asked_model, asked_id
+            # It overlapped the engine's work, and has mostly ended by now.
+            if not entry.opened.done():
+                async with asyncio.timeout(self.limits.call_s_max):
+                    await entry.opened
+            entry.opened.result()
+            outcome = Outcome.COMPLETED
+        except NothingRead:
+            outcome = Outcome.FAILED
+            raise unreached(destination) from None
+        except TimeoutError:
+            outcome = Outcome.TIMED_OUT
+            raise EngineTimeout(f"the call took longer than {self.limits.call_s_max:g} s") from None
+        except Problem:
+            outcome = Outcome.FAILED
+            raise
+        finally:
+            outcome = outcome or self.outcome_of_cut(None, Counts())
+            usage = billed(outcome, received, Counts())
+            durable = entry.settle(outcome, usage)
+            measure.settled(outcome, usage, entry.record.id)
+        await durable
+        return response
+
+    async def raw(
+        self, key: routes_pb2.KeyAccess, request: service_pb2.ModelInferRequest
+    ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
+        """A raw tensor call with a stream of responses, on a managed deployment: one request, one usage record.
+
+        Raises:
+            RawTensorsOnServerless: the shared pool takes none.
+            Problem: refused, or failed and recorded.
+        """
+        destination = self.raw_destination(key, request.model_name)
+        measure = CallMeasure("infer", destination.deployment.model_version)
+        with span("infer", measure.attributes):
+            async with aclosing(self._raw(key, destination, request, measure)) as responses:
                 async for response in responses:
                     yield response
 
@@ -179,8 +236,6 @@ class Calls:
         destination: Destination,
         request: service_pb2.ModelInferRequest,
         measure: CallMeasure,
-        *,
-        stream: bool,
     ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
         target = self.backend.choose(destination.deployment.targets)
         inner = service_pb2.ModelInferRequest()
@@ -192,19 +247,17 @@ class Calls:
         inner.id = entry.record.id
         limit = asyncio.timeout(self.limits.call_s_max)
         try:
-            async with (
-                limit,
-                aclosing(self._raw_responses(target, inner, stream=stream)) as responses,
-            ):
-                async for response in responses:
-                    received = _counted(response, received)
-                    measure.output()
-                    await entry.opened
-                    response.model_name, response.id = request.model_name, request.id
-                    yield response
-                    delivered = received
-                    if delivered.output_tokens:
-                        entry.progress(delivered)
+            with self.backend.in_flight(target):
+                async with limit, aclosing(self.backend.raw_stream(target, inner)) as responses:
+                    async for response in responses:
+                        received = _counted(response, received)
+                        measure.output()
+                        await entry.opened
+                        response.model_name, response.id = request.model_name, request.id
+                        yield response
+                        delivered = received
+                        if delivered.output_tokens:
+                            entry.progress(delivered)
             outcome = Outcome.COMPLETED
         except TimeoutError:
             outcome = Outcome.TIMED_OUT
@@ -227,20 +280,9 @@ class Calls:
             if is_heard and outcome is not Outcome.FAILED:
                 await durable
 
-    async def _raw_responses(
-        self, target: routes_pb2.RouteTarget, request: service_pb2.ModelInferRequest, *, stream: bool
-    ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
-        with self.backend.in_flight(target):
-            if not stream:
-                yield await self.backend.raw_infer(target, request)
-                return
-            async with aclosing(self.backend.raw_stream(target, request)) as responses:
-                async for response in responses:
-                    yield response
-
-    def outcome_of_cut(self, limit: asyncio.Timeout, delivered: Counts) -> Outcome:
+    def outcome_of_cut(self, limit: asyncio.Timeout | None, delivered: Counts) -> Outcome:
         """How a call ended that was cancelled while it waited: for its client, its engine or its deadline."""
-        if limit.expired():
+        if limit is not None and limit.expired():
             return Outcome.TIMED_OUT
         return cut_by_us(delivered) if self.stopping else Outcome.CANCELLED
 
@@ -265,8 +307,6 @@ class Calls:
             JournalFull: usage cannot be recorded, so no work is taken.
         """
         now = self.clock.now()
-        moment = Timestamp()
-        moment.FromDatetime(now)
         return self.journal.open(
             usage_pb2.UsageRecord(
                 id=new_uid(ms_from_time(now)),
@@ -277,7 +317,7 @@ class Calls:
                 key_id=key.key_id,
                 price_version=destination.deployment.price_version,
                 quote=destination.deployment.quote,
-                occur_time=moment,
+                occur_time=timestamp(now),
                 request_id=request_id.get(),
                 traceparent=traceparent(),
             )

@@ -13,6 +13,7 @@ from typing import Any
 
 from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import routes_pb2
+from tritonclient.grpc import service_pb2
 
 from services.inference.access.keys import KeyDirectory
 from services.inference.access.routes import RouteDirectory
@@ -102,6 +103,7 @@ class ScriptedBackend(TritonBackend):
         self.script = list(script)
         self.is_running = False
         self.asked: list[int] = []
+        self.asked_raw = ("", "")
 
     async def generate(self, *_: Any) -> AsyncGenerator[Piece, None]:
         self.is_running = True
@@ -126,6 +128,19 @@ class ScriptedBackend(TritonBackend):
                 raise step
         # A text's number is its vector, so that order shows.
         return Embedded([int(text).to_bytes(8, "little") for text in texts], input_tokens=3 * len(texts))
+
+    async def raw_infer(self, _target: Any, request: Any, *, timeout_s: float) -> service_pb2.ModelInferResponse:
+        self.asked_raw = (request.model_name, request.id)
+        self.is_running = True
+        for step in self.script:
+            if isinstance(step, asyncio.Event):
+                await step.wait()
+            elif isinstance(step, Exception):
+                raise step
+        tokens = service_pb2.ModelInferResponse.InferOutputTensor(name="num_output_tokens", datatype="INT32", shape=[1])
+        return service_pb2.ModelInferResponse(
+            model_name=request.model_name, id=request.id, outputs=[tokens], raw_output_contents=[b"\x05\0\0\0"]
+        )
 
 
 def a_piece(text: str, output_tokens: int = 1, finish_reason: str = "") -> Piece:

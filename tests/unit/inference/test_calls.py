@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from modelyard.type.v1 import money_pb2, usage_pb2
+from tritonclient.grpc import service_pb2
 
 from services.inference.backends.triton import NothingRead
 from services.inference.domain.calls import Message, Sampling
@@ -261,3 +264,50 @@ async def test_other_dimensions_than_the_models_are_refused_before_anything_is_r
         with pytest.raises(RequestInvalid, match="dimensions is 3; the model gives 2"):
             await setup.calls.embed(setup.key, "chat", ["1"], dimensions=3)
         assert (setup.journal.last_seq, setup.backend.asked) == (0, [])
+
+
+def a_raw_call(setup: SimpleNamespace) -> Any:
+    setup.bus.tell("routes", "endpoint-chat", a_route(serverless=False))
+    return setup.calls.infer(setup.key, service_pb2.ModelInferRequest(model_name="chat", id="theirs"))
+
+
+async def test_a_raw_answer_has_the_names_of_its_request_and_a_durable_record(tmp_path: Path) -> None:
+    """The engine is asked by names of its own."""
+    async with calls_with(tmp_path) as setup:
+        answer = await a_raw_call(setup)
+        record = setup.journal.settled[1]
+        assert setup.backend.asked_raw == ("model", record.id)
+        assert (answer.model_name, answer.id) == ("chat", "theirs")
+        assert await settled(setup) == (COMPLETED, 0, 5)
+
+
+@pytest.mark.parametrize(("error", "told"), [(BROKEN, EngineFailed), (NothingRead("away"), NoReadyInstance)])
+async def test_a_raw_call_that_fails_is_free(tmp_path: Path, error: Exception, told: type[Exception]) -> None:
+    async with calls_with(tmp_path, error) as setup:
+        with pytest.raises(told):
+            await a_raw_call(setup)
+        assert await settled(setup) == (FAILED, 0, 0)
+        assert setup.journal.running_count == 0
+
+
+@pytest.mark.parametrize(("stopping", "outcome"), [(False, CANCELLED), (True, FAILED)])
+async def test_a_raw_call_that_is_cut_has_one_record(tmp_path: Path, stopping: bool, outcome: int) -> None:
+    """By its client, or by our stop."""
+    async with calls_with(tmp_path, asyncio.Event()) as setup:
+        task = asyncio.create_task(a_raw_call(setup))
+        await until(lambda: setup.backend.is_running)
+        setup.calls.stopping = stopping
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await settled(setup) == (outcome, 0, 0)
+
+
+async def test_a_raw_call_that_the_journal_does_not_take_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with calls_with(tmp_path) as setup:
+        monkeypatch.setattr(os, "fdatasync", Mock(side_effect=OSError("no space")))
+        with pytest.raises(JournalFull):
+            await a_raw_call(setup)
+        monkeypatch.undo()
+        assert await settled(setup) == (FAILED, 0, 0)

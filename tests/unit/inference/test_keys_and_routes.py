@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -42,6 +43,17 @@ async def test_a_key_is_known_by_its_whole_credential() -> None:
     bus.tell("access", "abcdefgh", a_key())
     assert (await keys.authenticate(HEADER)).key_id == "abcdefgh"
     assert (await keys.authenticate(f"bearer  {CREDENTIAL} ")).key_id == "abcdefgh"
+
+
+@pytest.mark.parametrize("change", [a_key(revoked=True), None])
+async def test_a_call_has_no_key_that_was_revoked_since_it_was_checked(change: Any) -> None:
+    bus = StillBus()
+    keys = a_key_directory(bus, ManualClock())
+    bus.tell("access", "abcdefgh", a_key())
+    assert keys.of_caller("abcdefgh").project_uid == a_key().project_uid
+    bus.tell("access", "abcdefgh", change)
+    with pytest.raises(KeyInvalid):
+        keys.of_caller("abcdefgh")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ class Servicer(OpenInferenceServicer):
     def __init__(self, script: Any) -> None:
         super().__init__(None, SimpleNamespace(raw=script), concurrent_calls_max=2)  # type: ignore[arg-type]
 
-    async def key(self, context: Any) -> Any:
+    def key(self) -> Any:
         return a_key()
 
 
