@@ -7,8 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from chassis.errors import ClockBehind
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -81,13 +79,6 @@ def us_from_time(instant: datetime) -> int:
     if instant.tzinfo is None:
         raise ValueError(f"{instant.isoformat()} has no time zone")
     return (instant - _EPOCH) // _MICROSECOND
-
-
-def timestamp(instant: datetime) -> Timestamp:
-    """The proto timestamp of an aware instant, exact."""
-    # `FromDatetime` takes several times as long, and every call and every record have some.
-    seconds, microseconds = divmod(us_from_time(instant), 1_000_000)
-    return Timestamp(seconds=seconds, nanos=microseconds * 1_000)
 
 
 def time_from_ms(milliseconds: int) -> datetime:

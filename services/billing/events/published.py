@@ -8,8 +8,8 @@ from datetime import datetime
 from modelyard.billing.v1 import billing_pb2, events_pb2
 from modelyard.type.v1 import access_pb2, money_pb2, usage_pb2
 
-from chassis.clock import timestamp
 from chassis.events import Event, Projection, published_event
+from chassis.timestamps import timestamp
 from services.billing.domain.usage import UsageFact, is_uid
 
 RECORDS_PER_EVENT_MAX = 500

@@ -5,9 +5,9 @@ from __future__ import annotations
 from modelyard.billing.v1 import billing_pb2
 from modelyard.type.v1 import money_pb2, usage_pb2
 
-from chassis.clock import timestamp
 from chassis.money import Rate, decimal_string
 from chassis.names import ResourcePattern
+from chassis.timestamps import timestamp
 from services.billing.domain.bill import Line
 from services.billing.domain.meters import Meter
 from services.billing.domain.prices import Price

@@ -12,10 +12,11 @@ from modelyard.deploy.v1 import routes_pb2
 from modelyard.type.v1 import usage_pb2
 from tritonclient.grpc import service_pb2
 
-from chassis.clock import Clock, ms_from_time, timestamp
+from chassis.clock import Clock, ms_from_time
 from chassis.errors import Problem
 from chassis.ids import new_uid
 from chassis.telemetry import get_logger, request_id, span, traceparent
+from chassis.timestamps import timestamp
 from services.inference.access.routes import Destination, RouteDirectory, unreached
 from services.inference.backends.triton import (
     EMBED_ROWS_MAX,

@@ -17,6 +17,7 @@ from chassis.ids import derived_uid, new_uid, uid_time_ms
 from chassis.money import Rate, charge, decimal_string, round_half_even
 from chassis.names import ResourcePattern, check_id
 from chassis.paging import page_token_decode, page_token_encode
+from chassis.timestamps import timestamp
 
 rates = st.builds(
     Rate,
@@ -125,3 +126,4 @@ def test_projections_round_trip(sequence: int, value: bytes) -> None:
 def test_microseconds_round_trip(at: datetime) -> None:
     """Exactly."""
     assert time_from_us(us_from_time(at)) == at
+    assert timestamp(at).ToDatetime(UTC) == at
