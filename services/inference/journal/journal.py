@@ -24,9 +24,6 @@ log = get_logger(__name__)
 
 # How often the thread looks for the end of a journal without calls.
 _IDLE_S = 0.5
-# With so many calls open a commit waits a moment for more of them: each costs an fsync and two changes of thread.
-_CROWD_CALLS = 8
-_CROWD_GATHER_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,9 +269,6 @@ class Journal:
         with self._condition:
             if not self._buffer and not self._stopping.is_set() and self._committed_seq == self._dropped_seq:
                 self._condition.wait(self._limits.commit_interval_s if self._open else _IDLE_S)
-        if len(self._open) >= _CROWD_CALLS:
-            self._stopping.wait(_CROWD_GATHER_S)
-        with self._condition:
             for seq in list(self._dirty):
                 entry = self._dirty.pop(seq, None)
                 if entry is not None and entry.progressed is not None:
