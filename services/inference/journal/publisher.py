@@ -39,7 +39,7 @@ class Publisher:
         clock: Clock,
         *,
         batch_records_max: int = 500,
-        gather_s: float = 0.1,
+        gather_s: float = 0.25,
         resend_s: float = 60.0,
     ) -> None:
         self._journal = journal
