@@ -12,16 +12,15 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class _NoInstrument:
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
     def record(self, *_: Any) -> None: ...
 
     add = set = record
 
 
 class _NoMeter:
-    def create_histogram(self, *_: Any, **__: Any) -> _NoInstrument:
-        return _NoInstrument()
-
-    create_counter = create_gauge = create_observable_gauge = create_histogram
+    create_counter = create_gauge = create_observable_gauge = _NoInstrument
 
 
 class _NoMeasure:
@@ -40,6 +39,7 @@ def _take_out() -> None:
 
     empty: Any = ""
     metrics.meter = _NoMeter()  # type: ignore[assignment]
+    metrics.Histogram = _NoInstrument  # type: ignore[assignment,misc]
     chassis.telemetry.span = lambda *_, **__: _NOTHING
     chassis.telemetry.annotate = lambda *_: None
     chassis.telemetry.traceparent = lambda: empty

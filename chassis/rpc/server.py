@@ -28,12 +28,16 @@ from chassis.ids import new_uid
 from chassis.rpc.status import status_from_problem
 from chassis.settings import ServiceSettings
 from chassis.telemetry import get_logger, request_id, span
-from chassis.telemetry.metrics import meter
+from chassis.telemetry.metrics import DURATION_BUCKETS_S, Histogram
 
 log = get_logger(__name__)
 
-_CALL_DURATION = meter.create_histogram(
-    "rpc.server.duration", unit="s", description="From a call's arrival to the end of its answer."
+_CALL_DURATION = Histogram(
+    "rpc.server.duration",
+    unit="s",
+    description="From a call's arrival to the end of its answer.",
+    attributes=("rpc.system", "rpc.service", "rpc.method", "rpc.grpc.status_code"),
+    buckets=DURATION_BUCKETS_S,
 )
 _REQUEST_ID_HEADER = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -301,7 +305,7 @@ class _Ends:
         )
 
     def _measure(self, began_s: float, status: int) -> None:
-        _CALL_DURATION.record(time.monotonic() - began_s, {**self._attributes, "rpc.grpc.status_code": status})
+        _CALL_DURATION.record(time.monotonic() - began_s, *self._attributes.values(), status)
 
 
 async def _within(limit_s: float, call: Awaitable[Any]) -> Any:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chassis.errors import InternalProblem, InvalidArgument, NotFound, Problem
 from chassis.ids import new_uid
 from chassis.telemetry import get_logger, request_id, span
-from chassis.telemetry.metrics import meter
+from chassis.telemetry.metrics import DURATION_BUCKETS_S, Histogram
 from services.inference.access.keys import KeyDirectory
 from services.inference.domain.errors import BodyTooLarge, ModelNotCallable
 from services.inference.http.answers import EventStream, JsonResponse, error_response, until_disconnect
@@ -35,8 +35,12 @@ from services.inference.usecases.generation import Generation
 log = get_logger(__name__)
 
 _ROUTES = frozenset({"/", "/healthz", "/page/project", "/v1/models", "/v1/chat/completions", "/v1/embeddings"})
-_REQUEST_DURATION = meter.create_histogram(
-    "http.server.request.duration", unit="s", description="From a request's arrival to the end of its answer."
+_REQUEST_DURATION = Histogram(
+    "http.server.request.duration",
+    unit="s",
+    description="From a request's arrival to the end of its answer.",
+    attributes=("http.request.method", "http.route", "http.response.status_code"),
+    buckets=DURATION_BUCKETS_S,
 )
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FINISH = {"stop": "stop", "length": "length"}
@@ -125,7 +129,7 @@ class _Outermost:
                 await error_response(broken)(scope, receive, send_once)
         finally:
             # 499, as others say it: the client left before an answer began.
-            _REQUEST_DURATION.record(time.monotonic() - began_s, {**named, "http.response.status_code": status})
+            _REQUEST_DURATION.record(time.monotonic() - began_s, *named.values(), status)
 
 
 class _Api:

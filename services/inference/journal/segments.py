@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import TextIO
 
 from chassis.service import write_atomically
-from chassis.telemetry.metrics import meter
+from chassis.telemetry.metrics import DURATION_BUCKETS_S, Histogram
 from services.inference.domain.errors import JournalLocked
 
-_COMMIT_DURATION = meter.create_histogram(
-    "modelyard.journal.commit.duration", unit="s", description="One write of the usage journal with its fsync."
+_COMMIT_DURATION = Histogram(
+    "modelyard.journal.commit.duration",
+    unit="s",
+    description="One write of the usage journal with its fsync.",
+    buckets=DURATION_BUCKETS_S,
 )
 
 

@@ -8,17 +8,30 @@ from __future__ import annotations
 import time
 
 from chassis.telemetry import annotate
-from chassis.telemetry.metrics import meter
+from chassis.telemetry.metrics import DURATION_BUCKETS_S, TOKEN_BUCKETS, Histogram
 from services.inference.domain.usage import Counts, Outcome
 
-_DURATION = meter.create_histogram(
-    "gen_ai.server.request.duration", unit="s", description="From admission to settlement."
+_CALL = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model")
+_DURATION = Histogram(
+    "gen_ai.server.request.duration",
+    unit="s",
+    description="From admission to settlement.",
+    attributes=(*_CALL, "modelyard.outcome"),
+    buckets=DURATION_BUCKETS_S,
 )
-_FIRST_TOKEN = meter.create_histogram(
-    "gen_ai.server.time_to_first_token.duration", unit="s", description="From admission to the first piece of output."
+_FIRST_TOKEN = Histogram(
+    "gen_ai.server.time_to_first_token.duration",
+    unit="s",
+    description="From admission to the first piece of output.",
+    attributes=_CALL,
+    buckets=DURATION_BUCKETS_S,
 )
-_TOKENS = meter.create_histogram(
-    "gen_ai.client.token.usage", unit="{token}", description="Tokens of one call as they are billed."
+_TOKENS = Histogram(
+    "gen_ai.client.token.usage",
+    unit="{token}",
+    description="Tokens of one call as they are billed.",
+    attributes=(*_CALL, "gen_ai.token.type"),
+    buckets=TOKEN_BUCKETS,
 )
 
 
@@ -28,17 +41,18 @@ class CallMeasure:
     def __init__(self, operation: str, model_version: str) -> None:
         self._began_s = time.monotonic()
         self._is_first = True
-        self.attributes: dict[str, str | int | float | bool] = {
-            "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": "modelyard",
-            "gen_ai.request.model": model_version,
-        }
+        self._call = (operation, "modelyard", model_version)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What a trace says of the call from its beginning on."""
+        return dict(zip(_CALL, self._call, strict=True))
 
     def output(self) -> None:
         """A piece of output came."""
         if self._is_first:
             self._is_first = False
-            _FIRST_TOKEN.record(time.monotonic() - self._began_s, self.attributes)
+            _FIRST_TOKEN.record(time.monotonic() - self._began_s, *self._call)
 
     def settled(self, outcome: Outcome, billed: Counts, record_id: str) -> None:
         """The call has ended."""
@@ -50,7 +64,7 @@ class CallMeasure:
                 "modelyard.outcome": outcome.name,
             }
         )
-        _DURATION.record(time.monotonic() - self._began_s, {**self.attributes, "modelyard.outcome": outcome.name})
+        _DURATION.record(time.monotonic() - self._began_s, *self._call, outcome.name)
         for kind, tokens in (("input", billed.input_tokens), ("output", billed.output_tokens)):
             if tokens:
-                _TOKENS.record(tokens, {**self.attributes, "gen_ai.token.type": kind})
+                _TOKENS.record(tokens, *self._call, kind)
