@@ -117,6 +117,8 @@ class Journal:
         self._condition = threading.Condition()
         self._buffer: list[bytes] = []
         self._waiting: list[_Waiting] = []
+        self._is_urgent = False
+        self._is_idle = True
         self._stopping = threading.Event()
         self._broken = ""
         self._is_over = False
@@ -149,8 +151,12 @@ class Journal:
         assert self._ended is not None, "the journal is not started"  # noqa: S101 - a bug, not an input
         await asyncio.shield(self._ended)
 
-    def open(self, record: usage_pb2.UsageRecord) -> Entry:
+    def open(self, record: usage_pb2.UsageRecord, *, urgent: bool = True) -> Entry:
         """Admit a call: give it the next sequence and write it with the next commit.
+
+        Args:
+            urgent: Whether a commit begins at once. A call whose first bytes are its last ones needs none of its own:
+                what it waits for is its settlement, and a frame is never durable before one that was written earlier.
 
         Raises:
             JournalFull: usage cannot be recorded now; the message says why and the way out.
@@ -162,7 +168,7 @@ class Journal:
         self.opened_count += 1
         entry = Entry(self, record, self._future())
         self._open[record.journal_seq] = entry
-        self._append(journal_pb2.JournalFrame(opened=record), _Waiting(entry.opened, None))
+        self._append(journal_pb2.JournalFrame(opened=record), _Waiting(entry.opened, None), urgent=urgent)
         return entry
 
     def check_open(self) -> None:
@@ -239,13 +245,15 @@ class Journal:
         assert self._loop is not None, "the journal is not started"  # noqa: S101 - a bug, not an input
         return self._loop.create_future()
 
-    def _append(self, frame: journal_pb2.JournalFrame, waiting: _Waiting) -> None:
+    def _append(self, frame: journal_pb2.JournalFrame, waiting: _Waiting, *, urgent: bool = True) -> None:
         encoded = encode_frame(frame)
         with self._condition:
             if not self._is_over:
                 self._buffer.append(encoded)
                 self._waiting.append(waiting)
-                self._condition.notify()
+                self._is_urgent = self._is_urgent or urgent
+                if urgent or self._is_idle:
+                    self._condition.notify()
                 return
         self._answer([waiting], self._full(self._broken or "it is closed"))
 
@@ -267,8 +275,10 @@ class Journal:
     def _commit_once(self) -> bool:
         """Write and fsync what is there, with the counts of open streams; whether there may be more to come."""
         with self._condition:
-            if not self._buffer and not self._stopping.is_set() and self._committed_seq == self._dropped_seq:
-                self._condition.wait(self._limits.commit_interval_s if self._open else _IDLE_S)
+            if not self._is_urgent and not self._stopping.is_set() and self._committed_seq == self._dropped_seq:
+                woken = self._condition.wait(_IDLE_S if self._is_idle else self._limits.commit_interval_s)
+                self._is_idle = not woken and not self._open
+            self._is_urgent = False
             for seq in list(self._dirty):
                 entry = self._dirty.pop(seq, None)
                 if entry is not None and entry.progressed is not None:
@@ -309,6 +319,7 @@ class Journal:
         with self._condition:
             self._buffer[:0] = frames
             self._waiting[:0] = [one for one in waiting if one.record is not None]
+            self._is_urgent = True
         self._answer([one for one in waiting if one.record is None], self._full(str(error)))
         self._stopping.wait(self._limits.retry_s)
 

@@ -184,7 +184,7 @@ class Calls:
         target = self.backend.choose(destination.deployment.targets)
         received = Counts()
         outcome: Outcome | None = None
-        entry = self.open_with(key, destination)
+        entry = self.open_with(key, destination, urgent=False)
         asked_model, asked_id = request.model_name, request.id
         request.model_name, request.model_version, request.id = target.model_name, "", entry.record.id
         try:
@@ -192,18 +192,13 @@ class Calls:
                 response = await self.backend.raw_infer(target, request, timeout_s=self.limits.call_s_max)
             received = _counted(response, received)
             response.model_name, response.id = asked_model, asked_id
-            # It overlapped the engine's work, and has mostly ended by now.
-            if not entry.opened.done():
-                async with asyncio.timeout(self.limits.call_s_max):
-                    await entry.opened
-            entry.opened.result()
+            # Its opening is durable at the latest with its settlement, which the answer waits for.
+            if entry.opened.done():
+                entry.opened.result()
             outcome = Outcome.COMPLETED
         except NothingRead:
             outcome = Outcome.FAILED
             raise unreached(destination) from None
-        except TimeoutError:
-            outcome = Outcome.TIMED_OUT
-            raise EngineTimeout(f"the call took longer than {self.limits.call_s_max:g} s") from None
         except Problem:
             outcome = Outcome.FAILED
             raise
@@ -301,8 +296,11 @@ class Calls:
             )
         return destination
 
-    def open_with(self, key: routes_pb2.KeyAccess, destination: Destination) -> Entry:
+    def open_with(self, key: routes_pb2.KeyAccess, destination: Destination, *, urgent: bool = True) -> Entry:
         """Write the call's journal entry; it becomes durable beside the engine's work.
+
+        Args:
+            urgent: As `Journal.open` takes it.
 
         Raises:
             JournalFull: usage cannot be recorded, so no work is taken.
@@ -321,7 +319,8 @@ class Calls:
                 occur_time=timestamp(now),
                 request_id=request_id.get(),
                 traceparent=traceparent(),
-            )
+            ),
+            urgent=urgent,
         )
 
     def _find(self, key: routes_pb2.KeyAccess, model: str, task: catalog_pb2.Task.ValueType, said: str) -> Destination:

@@ -20,6 +20,8 @@ from sqlalchemy import MetaData, text
 from chassis.access import AccessPolicy, TokenVerifier, issue_token, new_signing_key
 from chassis.access.policy import AccessUndeclared
 from chassis.database import Database, chassis_tables
+from chassis.errors import InvalidArgument
+from chassis.ids import uid_time_ms
 from chassis.rpc import RpcServer, ServedService
 from chassis.rpc.idempotency import answered_before, remember_answer
 from chassis.rpc.server import ListenerRefused
@@ -195,6 +197,33 @@ async def test_a_method_nobody_wrote() -> None:
     async with serving(forever) as stub:
         call = stub.ListProjects(deploy_pb2.ListProjectsRequest(), metadata=ADMIN)
         assert (await refusal(call))[:2] == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
+
+
+def request_ids(metadata: Any) -> list[str]:
+    return [value for name, value in metadata if name == "x-request-id"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(("given", "is_kept"), [("mine-1", True), ("not one", False), (None, False)])
+async def test_an_answer_names_its_request(given: str | None, is_kept: bool, fails: bool) -> None:
+    """Once, in its trailing metadata: by the id that the caller gave, or by a new one."""
+
+    async def handler(request: deploy_pb2.CreateProjectRequest) -> deploy_pb2.Project:
+        if fails:
+            raise InvalidArgument("refused")
+        return deploy_pb2.Project()
+
+    async with serving(handler) as stub:
+        named = (("x-request-id", given),) if given else ()
+        call = stub.CreateProject(deploy_pb2.CreateProjectRequest(), metadata=(*ADMIN, *named))
+        if fails:
+            _, _, error = await refusal(call)
+            assert request_ids(error.trailing_metadata()) == request_ids(await call.trailing_metadata())
+        else:
+            await call
+        (told,) = request_ids(await call.trailing_metadata())
+        assert (told == given) == is_kept
+        assert is_kept or uid_time_ms(told)
 
 
 async def test_a_caller_that_leaves_ends_the_work() -> None:

@@ -121,6 +121,31 @@ async def test_what_streams_have_delivered_is_durable_an_interval_later(tmp_path
         await entry.settle(Outcome.COMPLETED, Counts(9, 20))
 
 
+async def test_an_opening_without_urgency_is_durable_within_an_interval(tmp_path: Path) -> None:
+    """Nothing else wakes the thread: neither another call nor its own settlement, also after the journal was idle."""
+    async with running_journal(tmp_path) as journal:
+        async with asyncio.timeout(5):
+            for _ in range(20):
+                entry = journal.open(a_record(), urgent=False)
+                await entry.opened
+                assert entry.seq in steps(tmp_path, "opened")
+                await entry.settle(Outcome.COMPLETED, Counts())
+
+
+async def test_a_call_that_answers_at_once_costs_one_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its opening stands before its settlement all the same."""
+    syncs: list[int] = []
+    real = os.fdatasync
+    async with running_journal(tmp_path, commit_interval_s=10.0) as journal:
+        await settle_calls(journal, 1)
+        monkeypatch.setattr(os, "fdatasync", lambda descriptor: (syncs.append(descriptor), real(descriptor)))
+        entry = journal.open(a_record(), urgent=False)
+        await entry.settle(Outcome.COMPLETED, Counts())
+        assert entry.opened.done()
+    assert len(syncs) == 1
+    assert steps(tmp_path, "opened") == steps(tmp_path, "settled") == [1, 2]
+
+
 async def test_one_fsync_serves_all_calls_that_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk is busy with the first, the others gather; the next write takes all of them."""
     calls: list[int] = []

@@ -302,12 +302,32 @@ async def test_a_raw_call_that_is_cut_has_one_record(tmp_path: Path, stopping: b
         assert await settled(setup) == (outcome, 0, 0)
 
 
-async def test_a_raw_call_that_the_journal_does_not_take_is_free(
+async def test_a_raw_answer_leaves_only_when_the_disk_has_its_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A disk that fails is tried again; nothing is answered before, and new calls are refused."""
     async with calls_with(tmp_path) as setup:
-        monkeypatch.setattr(os, "fdatasync", Mock(side_effect=OSError("no space")))
-        with pytest.raises(JournalFull):
-            await a_raw_call(setup)
-        monkeypatch.undo()
+        with monkeypatch.context() as failure:
+            failure.setattr(os, "fdatasync", Mock(side_effect=OSError("no space")))
+            answer = asyncio.create_task(a_raw_call(setup))
+            await until(lambda: setup.journal.refusing)
+            with pytest.raises(JournalFull):
+                await a_raw_call(setup)
+            assert not answer.done()
+        assert (await answer).id == "theirs"
+        assert await settled(setup) == (COMPLETED, 0, 5)
+
+
+async def test_a_raw_call_whose_opening_fails_before_its_answer_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = asyncio.Event()
+    async with calls_with(tmp_path, answer) as setup:
+        with monkeypatch.context() as failure:
+            failure.setattr(os, "fdatasync", Mock(side_effect=OSError("no space")))
+            call = asyncio.create_task(a_raw_call(setup))
+            await until(lambda: setup.journal.refusing)
+            answer.set()
+            with pytest.raises(JournalFull):
+                await call
         assert await settled(setup) == (FAILED, 0, 0)
