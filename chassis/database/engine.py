@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.sql.dml import ReturningInsert
 
 from chassis.database.connections import sqlite_engine
 from chassis.database.migrations import migrate
@@ -179,8 +181,7 @@ class Database:
         Returns:
             These columns of the rows that were added, in no particular order.
         """
-        dialect = sqlite if self.is_sqlite else postgresql
-        statement = dialect.insert(table).on_conflict_do_nothing().returning(*returning)
+        statement = _insert_ignoring(table, tuple(returning), self.is_sqlite)
         added: list[Row[Any]] = []
         for start in range(0, len(rows), chunk_rows):
             result = await uow.session.execute(statement, list(rows[start : start + chunk_rows]))
@@ -195,6 +196,14 @@ class Database:
         """Close every connection."""
         await self._writers.dispose()
         await self._readers.dispose()
+
+
+# Built once: it takes longer than to insert a few rows.
+@cache
+def _insert_ignoring(table: Table, returning: tuple[Column[Any], ...], is_sqlite: bool) -> ReturningInsert[Any]:
+    dialect = sqlite if is_sqlite else postgresql
+    statement: ReturningInsert[Any] = dialect.insert(table).on_conflict_do_nothing().returning(*returning)
+    return statement
 
 
 def _check_size(what: str, data: bytes) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Table, bindparam, func, select
+from sqlalchemy import Executable, Table, bindparam, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from chassis.database import Database, UnitOfWork
@@ -49,13 +50,16 @@ async def closed_periods(uow: UnitOfWork, database: Database, occurred: Iterable
     """
     running = period_of(now)
     wanted = sorted({*occurred, running, next_period(running)})
-    await database.insert_ignoring(
-        uow, _PERIOD, [{"period": period, "closed": False} for period in wanted], returning=[_PERIOD.c.period]
-    )
     query = select(_PERIOD.c.period, _PERIOD.c.closed).where(_PERIOD.c.period.in_(wanted)).order_by(_PERIOD.c.period)
     if not database.is_sqlite:
         query = query.with_for_update(read=True)
-    return {row.period for row in await uow.session.execute(query) if row.closed}
+    known = (await uow.session.execute(query)).all()
+    if len(known) < len(wanted):
+        await database.insert_ignoring(
+            uow, _PERIOD, [{"period": period, "closed": False} for period in wanted], returning=[_PERIOD.c.period]
+        )
+        known = (await uow.session.execute(query)).all()
+    return {row.period for row in known if row.closed}
 
 
 async def add_usage(uow: UnitOfWork, database: Database, rows: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -63,8 +67,7 @@ async def add_usage(uow: UnitOfWork, database: Database, rows: Sequence[Mapping[
     if database.is_sqlite:
         added = await database.insert_ignoring(uow, _USAGE, rows, returning=[_USAGE.c.id])
         return {row.id for row in added}
-    insert = _insert_arrays(_USAGE, list(rows[0])).on_conflict_do_nothing().returning(_USAGE.c.id)
-    return {row.id for row in await uow.session.execute(insert, _arrays(rows))}
+    return {row.id for row in await uow.session.execute(_usage_arrays(tuple(rows[0])), _arrays(rows))}
 
 
 async def billed_digests(uow: UnitOfWork, ids: Sequence[str]) -> dict[str, str]:
@@ -125,17 +128,27 @@ async def add_to_rollups(uow: UnitOfWork, database: Database, sums: Mapping[Roll
         }
         for key in sorted(sums)
     ]
-    if not rows:
-        return
-    insert = sqlite.insert(_ROLLUP) if database.is_sqlite else _insert_arrays(_ROLLUP, list(rows[0]))
-    statement = insert.on_conflict_do_update(
+    if rows:
+        statement = _add_to_rollups(tuple(rows[0]), database.is_sqlite)
+        await uow.session.execute(statement, rows if database.is_sqlite else _arrays(rows))
+
+
+# Built once: SQLAlchemy takes longer to build a statement of many columns than to run it for a few rows.
+@cache
+def _usage_arrays(names: tuple[str, ...]) -> Executable:
+    return _insert_arrays(_USAGE, names).on_conflict_do_nothing().returning(_USAGE.c.id)
+
+
+@cache
+def _add_to_rollups(names: tuple[str, ...], is_sqlite: bool) -> Executable:
+    insert = sqlite.insert(_ROLLUP) if is_sqlite else _insert_arrays(_ROLLUP, names)
+    return insert.on_conflict_do_update(
         index_elements=list(_ROLLUP.primary_key.columns),
         set_={
             "quantity": _ROLLUP.c.quantity + insert.excluded.quantity,
             "record_count": _ROLLUP.c.record_count + insert.excluded.record_count,
         },
     )
-    await uow.session.execute(statement, rows if database.is_sqlite else _arrays(rows))
 
 
 def _insert_arrays(rows: Table, names: Sequence[str]) -> postgresql.Insert:
@@ -180,11 +193,13 @@ def window_rollup_key(instance: InstanceRow, period: str) -> RollupKey:
 
 async def advance_journal(uow: UnitOfWork, database: Database, journal_id: str) -> int:
     """Move a journal's watermark over what is there without a gap; where it stands now."""
-    await database.insert_ignoring(
-        uow, _JOURNAL, [{"journal_id": journal_id, "committed_seq": 0}], returning=[_JOURNAL.c.journal_id]
-    )
     query = database.locking(select(JournalRow).where(_JOURNAL.c.journal_id == journal_id))
-    row: JournalRow = (await uow.session.execute(query)).scalar_one()
+    row: JournalRow | None = (await uow.session.execute(query)).scalar_one_or_none()
+    if row is None:
+        await database.insert_ignoring(
+            uow, _JOURNAL, [{"journal_id": journal_id, "committed_seq": 0}], returning=[_JOURNAL.c.journal_id]
+        )
+        row = (await uow.session.execute(query)).scalar_one()
     while True:
         sequences = await _sequences_after(uow, journal_id, row.committed_seq)
         committed = contiguous(row.committed_seq, sequences)
