@@ -35,6 +35,24 @@ up: install ## Run the platform in the foreground; Ctrl-C stops it
 test: install ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
+IMAGE ?= modelyard
+BASE ?= $(shell $(BIN)/python -c 'import sys; print("python:%d.%d-slim-bookworm" % sys.version_info[:2])' 2>/dev/null)
+# The same sources make the same wheels, so that unchanged layers are taken from the cache.
+PIP_WHEEL := SOURCE_DATE_EPOCH=315532800 $(BIN)/python -m pip wheel --disable-pip-version-check -q --no-deps
+.PHONY: image
+image: install ## Build the container image (IMAGE names it, BASE its base: Linux with the Python of .venv)
+	@rm -rf build/image && mkdir -p build/image
+	@echo "==> collecting the locked wheels"
+	@$(PIP_WHEEL) --require-hashes -r deploy/docker/requirements.lock -w build/image/locked
+	@$(PIP_WHEEL) --no-build-isolation . ./client -w build/image/own
+	@echo "==> building $(IMAGE) on $(BASE)"
+	@docker build -q -t $(IMAGE) --build-arg BASE=$(BASE) -f deploy/docker/Dockerfile build/image
+	@rm -rf build/image
+
+.PHONY: containers
+containers: install ## Test the image, deploy/compose and the parts in containers (needs a Docker engine)
+	@$(BIN)/python -m pytest -m containers tests/containers $(ARGS)
+
 RUNS ?= 3
 .PHONY: faults
 faults: install ## Kill every part RUNS times under load and prove each run (SEED repeats one)
@@ -71,6 +89,8 @@ proto: install ## Generate gen/ from proto/
 lock: ## Resolve requirements.lock anew (needs uv)
 	@uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --no-emit-package modelyard-client -o requirements.lock
+	@uv pip compile pyproject.toml --extra embedded -c requirements.lock --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --no-emit-package modelyard-client -o deploy/docker/requirements.lock
 
 .PHONY: clean
 clean: ## Remove .venv, caches and the platform's data in var/

@@ -59,6 +59,7 @@ async def running_engine(folder: Path, cluster_secret: bytes) -> AsyncIterator[E
         files,
         repository=folder / "repository",
         backends=prepare_backends(folder / "backends", files),
+        host="127.0.0.1",
         grpc_port=port,
         metrics_port=free_port(),
         secret=secret,

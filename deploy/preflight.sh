@@ -31,4 +31,6 @@ wanted = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so.1.0"
 places = [sysconfig.get_config_var("LIBDIR") or "", "/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", os.path.join(sys.base_prefix, "lib")]
 if not any(os.path.exists(os.path.join(place, wanted)) for place in places) and not ctypes.util.find_library(wanted[3:].split(".so")[0]):
     missing(f"{wanted}, which Triton's Python backend loads; install your distribution's libpython package, or a Python built with --enable-shared")
+if not any(os.path.exists(os.path.join(place, "libgomp.so.1")) for place in places) and not ctypes.util.find_library("gomp"):
+    missing("libgomp.so.1, which llama.cpp loads; install your distribution's package libgomp1 or libgomp")
 PYTHON

@@ -81,6 +81,11 @@ class Home:
     def service_data(self, service: str) -> Path:
         return self.path / service
 
+    @property
+    def instances(self) -> Path:
+        """Where deploy's keepers write, a folder an instance."""
+        return self.service_data("deploy") / "instances"
+
     def ready_file(self, service: str) -> Path:
         """Written by a service when it answers."""
         return self.path / "run" / f"{service}.json"

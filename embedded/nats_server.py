@@ -64,6 +64,39 @@ def nats_server_program() -> Path:
     return Path(found)
 
 
+def nats_configuration(
+    identities: NatsIdentities, settings: NatsServerSettings, *, name: str, host: str, port: int, store: Path
+) -> str:
+    """Text of a nats-server's configuration file: who may connect, where it listens, what its streams may take.
+
+    Args:
+        name: The server greets by it.
+        host: Address it listens on.
+        store: Folder of its streams, as the server sees it.
+    """
+    accounts = identities.account_jwts(
+        memory_bytes_max=settings.memory_bytes_max, file_bytes_max=settings.file_bytes_max
+    )
+    preload = "\n".join(f"  {public}: {jwt}" for public, jwt in accounts.items())
+    sync = "always" if settings.sync_always else '"2m"'
+    return f"""\
+server_name: {name}
+listen: "{host}:{port}"
+jetstream {{
+  store_dir: {json.dumps(str(store))}
+  max_memory_store: {settings.memory_bytes_max}
+  max_file_store: {settings.file_bytes_max}
+  sync_interval: {sync}
+}}
+operator: {identities.operator_jwt()}
+system_account: {identities.system_account}
+resolver: MEMORY
+resolver_preload: {{
+{preload}
+}}
+"""
+
+
 class NatsServer:
     """One nats-server process.
 
@@ -150,29 +183,15 @@ class NatsServer:
         return port
 
     def _configuration(self, port: int) -> str:
-        settings = self._settings
-        accounts = self._identities.account_jwts(
-            memory_bytes_max=settings.memory_bytes_max, file_bytes_max=settings.file_bytes_max
+        pid_file = json.dumps(str(self.folder / "nats.pid"))
+        return f"pid_file: {pid_file}\n" + nats_configuration(
+            self._identities,
+            self._settings,
+            name=self._name(),
+            host="127.0.0.1",
+            port=port,
+            store=self.folder / "jetstream",
         )
-        preload = "\n".join(f"  {public}: {jwt}" for public, jwt in accounts.items())
-        sync = "always" if settings.sync_always else '"2m"'
-        return f"""\
-server_name: {self._name()}
-listen: "127.0.0.1:{port}"
-pid_file: {json.dumps(str(self.folder / "nats.pid"))}
-jetstream {{
-  store_dir: {json.dumps(str(self.folder / "jetstream"))}
-  max_memory_store: {settings.memory_bytes_max}
-  max_file_store: {settings.file_bytes_max}
-  sync_interval: {sync}
-}}
-operator: {self._identities.operator_jwt()}
-system_account: {self._identities.system_account}
-resolver: MEMORY
-resolver_preload: {{
-{preload}
-}}
-"""
 
     async def start(self) -> None:
         """Start it and wait until it answers.

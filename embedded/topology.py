@@ -250,11 +250,15 @@ def subscriber_permissions(project_uid: str) -> Permissions:
     return Permissions(subscribe_allow=(f"modelyard.billing.v1.*.*.{project_uid}",))
 
 
+def issue_credential(identities: NatsIdentities, name: str, path: Path) -> None:
+    """Write a new credential for a service or the provisioner (0600); earlier ones stay valid."""
+    permissions = provisioner_permissions() if name == PROVISIONER else service_permissions(name)
+    write_secret(path, identities.issue_user(name, permissions).encode())
+
+
 def issue_service_credentials(identities: NatsIdentities, folder: Path) -> dict[str, Path]:
-    """Write a new credential for each service and the provisioner (`<name>.creds`, 0600); earlier ones stay valid."""
-    written = {}
-    for name in (*SERVICES, PROVISIONER):
-        permissions = provisioner_permissions() if name == PROVISIONER else service_permissions(name)
-        written[name] = folder / f"{name}.creds"
-        write_secret(written[name], identities.issue_user(name, permissions).encode())
+    """Write one for each service and the provisioner (`<name>.creds`); return where, by name."""
+    written = {name: folder / f"{name}.creds" for name in (*SERVICES, PROVISIONER)}
+    for name, path in written.items():
+        issue_credential(identities, name, path)
     return written

@@ -155,7 +155,9 @@ def status(as_json: Json = False) -> None:
 async def look(modelyard: Modelyard) -> tuple[list[Part], list[deploy_pb2.Instance]]:
     """The state of every part of a running platform, and the instances on it."""
     addresses = modelyard.addresses
-    parts = [_supervisor_part(addresses)]
+    lock = Path(addresses.data_dir) / "up.lock"
+    # Where the parts run in containers there is no supervisor.
+    parts = [_supervisor_part(addresses, lock)] if lock.exists() else []
     parts += await asyncio.gather(
         *(_service_part(name, getattr(addresses, name)) for name in ("catalog", "deploy", "billing", "inference"))
     )
@@ -171,8 +173,7 @@ async def look(modelyard: Modelyard) -> tuple[list[Part], list[deploy_pb2.Instan
     return parts, instances
 
 
-def _supervisor_part(addresses: Addresses) -> Part:
-    lock = Path(addresses.data_dir) / "up.lock"
+def _supervisor_part(addresses: Addresses, lock: Path) -> Part:
     try:
         pid = int(lock.read_text() or "0")
         os.kill(pid, 0)

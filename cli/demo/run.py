@@ -30,7 +30,6 @@ from cli.session import collect
 TEXT_MODEL = "smollm2-135m-instruct"
 EMBEDDING_MODEL = "all-minilm-l6-v2"
 INSTANCE_TYPE = "local-1"
-PROJECT = "demo"
 CHAT, VECTORS, MANAGED, DEPLOYMENT = "chat", "vectors", "managed", "blue"
 QUESTION = "What is gravity? Answer in one sentence."
 CONCURRENT_CALLS = 64
@@ -48,6 +47,7 @@ class Demo:
     """What the steps hand on to each other."""
 
     modelyard: Modelyard
+    project: str
     instances_dir: Path
     began: float = field(default_factory=time.monotonic)
     key: str = ""
@@ -61,7 +61,7 @@ class Demo:
 
     @property
     def parent(self) -> str:
-        return f"projects/{PROJECT}"
+        return f"projects/{self.project}"
 
     @asynccontextmanager
     async def step(self, number: int, what: str) -> AsyncIterator[None]:
@@ -76,13 +76,17 @@ class Demo:
         return AsyncOpenAI(base_url=f"{self.modelyard.addresses.rest}/v1", api_key=self.key, max_retries=0, timeout=180)
 
 
-async def run_demo(modelyard: Modelyard, instances_dir: Path) -> None:
-    """Run all steps.
+async def run_demo(modelyard: Modelyard, instances_dir: Path, *, project: str = "demo") -> None:
+    """Run all steps in a project of their own.
+
+    Args:
+        instances_dir: Where the keepers write.
+        project: Id of the project to make.
 
     Raises:
         DemoFailed: naming what was missing or different.
     """
-    demo = Demo(modelyard, instances_dir)
+    demo = Demo(modelyard, project, instances_dir)
     async with demo.step(1, "Discover: collections and models"):
         await discover(demo)
     async with demo.step(2, "A model card, its licence, its prices, and two quotes"):
@@ -127,7 +131,7 @@ async def quote(demo: Demo) -> None:
     licence = model.license.text.strip().splitlines()
     out.print(f"[bold]Licence {model.license.id}[/], {len(licence)} lines, beginning:")
     out.print("\n".join(line.strip() for line in licence[:2]), style="dim")
-    await modelyard.projects.CreateProject(deploy_pb2.CreateProjectRequest(project_id=PROJECT))
+    await modelyard.projects.CreateProject(deploy_pb2.CreateProjectRequest(project_id=demo.project))
     demo.versions = {
         TEXT_MODEL: model.latest_version,
         EMBEDDING_MODEL: (await find_model(modelyard, EMBEDDING_MODEL)).latest_version,
@@ -137,7 +141,7 @@ async def quote(demo: Demo) -> None:
         (VECTORS, {"model": demo.versions[EMBEDDING_MODEL]}),
         (MANAGED, {"instance_type": INSTANCE_TYPE}),
     ):
-        demo.quotes[name] = await take_quote(modelyard, PROJECT, **asked)
+        demo.quotes[name] = await take_quote(modelyard, demo.project, **asked)
         out.print()
         print_quote(demo.quotes[name])
 

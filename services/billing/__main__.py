@@ -11,7 +11,7 @@ from services.billing.main import MIGRATIONS, main
 from services.billing.settings import BillingSettings
 
 if __name__ == "__main__":
-    settings = BillingSettings()
+    settings = BillingSettings.from_environment()
     if sys.argv[1:] == ["migrate"]:
         asyncio.run(migrate(settings.resolved_database_url("billing"), MIGRATIONS))
     else:

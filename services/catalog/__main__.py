@@ -11,7 +11,7 @@ from services.catalog.main import MIGRATIONS, main
 from services.catalog.settings import CatalogSettings
 
 if __name__ == "__main__":
-    settings = CatalogSettings()
+    settings = CatalogSettings.from_environment()
     if sys.argv[1:] == ["migrate"]:
         asyncio.run(migrate(settings.resolved_database_url("catalog"), MIGRATIONS))
     else:

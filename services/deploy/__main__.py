@@ -11,7 +11,7 @@ from services.deploy.main import MIGRATIONS, main
 from services.deploy.settings import DeploySettings
 
 if __name__ == "__main__":
-    settings = DeploySettings()
+    settings = DeploySettings.from_environment()
     if sys.argv[1:] == ["migrate"]:
         asyncio.run(migrate(settings.resolved_database_url("deploy"), MIGRATIONS))
     else:

@@ -15,6 +15,7 @@ from chassis.inbox import Consumer
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService, service_channel
 from chassis.rpc.client import token_from_file
+from chassis.rpc.server import check_listener
 from chassis.service import ServiceContext
 from services.deploy.compute.local import LocalProvider
 from services.deploy.compute.settings import LocalSettings
@@ -41,10 +42,12 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
     async with database.reader() as session:
         newest_ms = await queries.newest_instance_ms(session)
     check_not_behind(clock, time_from_ms(newest_ms), settings.clock_behind_s_max)
+    check_listener(f"{settings.instance_host}:0", has_tls=False, insecure=settings.insecure)
     provider = LocalProvider(
         LocalSettings(
             instances_dir=settings.data_dir / "instances",
             cluster_secret_file=settings.cluster_secret_file,
+            host=settings.instance_host,
             lease_file=settings.lease_file,
             cgroup_parent=settings.cgroup_parent,
         )

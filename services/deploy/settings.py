@@ -20,6 +20,9 @@ class DeploySettings(ServiceSettings):
     lease_file: Path | None = None
     # End all instances at a clean stop; the next start allocates new ones.
     release_on_stop: bool = False
+    # Name or address of this machine at which inference reaches instances; Triton listens there. Beyond loopback their
+    # traffic is clear text, which needs insecure=true.
+    instance_host: str = "127.0.0.1"
     # cgroup v2 folder delegated to this user, for kernel limits on instances.
     cgroup_parent: Path | None = None
 

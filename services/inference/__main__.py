@@ -7,5 +7,5 @@ from services.inference.main import main
 from services.inference.settings import InferenceSettings
 
 if __name__ == "__main__":
-    settings = InferenceSettings()
+    settings = InferenceSettings.from_environment()
     run_service("inference", settings, lambda context: main(context, settings))

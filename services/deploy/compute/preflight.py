@@ -18,6 +18,7 @@ from services.deploy.compute.triton import (
 )
 
 _GLIBC_MIN = (2, 35)
+OPENMP_LIBRARY = "libgomp.so.1"
 _PYTHONS = ("3.11", "3.12")
 
 
@@ -40,7 +41,7 @@ class Finding:
 
 def preflight() -> list[Finding]:
     """Look at everything a local instance needs; takes well under a second and changes nothing."""
-    checks: list[Callable[[], Finding]] = [_machine, _glibc, _python, _triton, _python_library]
+    checks: list[Callable[[], Finding]] = [_machine, _glibc, _python, _triton, _python_library, _openmp_library]
     return [check() for check in checks]
 
 
@@ -75,23 +76,34 @@ def _triton() -> Finding:
 
 
 def _python_library() -> Finding:
-    """Load libpython as the stub will; without it a model load hangs instead of failing."""
+    """Without it a model load hangs instead of failing."""
+    return _loads(
+        "Python library",
+        PYTHON_LIBRARY,
+        f"install the shared library of this Python (Debian and Ubuntu: apt install libpython{PYTHON_VERSION}; "
+        "pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install), or use a Python from uv",
+    )
+
+
+def _openmp_library() -> Finding:
+    """llama.cpp is built against it; slim images leave it out."""
+    return _loads(
+        "OpenMP library", OPENMP_LIBRARY, "apt install libgomp1 (Debian, Ubuntu), dnf install libgomp (Fedora)"
+    )
+
+
+def _loads(name: str, library: str, way_out: str) -> Finding:
+    """Load a library as Triton's stub will."""
     try:
         environment = triton_environment(find_triton(), os.environ)
     except TritonMissing:
-        return Finding("Python library", False, "not looked for, because Triton is missing", "install Triton first")
-    loads = f"import ctypes; ctypes.CDLL({PYTHON_LIBRARY!r})"
+        return Finding(name, False, "not looked for, because Triton is missing", "install Triton first")
+    loads = f"import ctypes; ctypes.CDLL({library!r})"
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", loads], env=environment, capture_output=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding(
-            "Python library", False, f"{PYTHON_LIBRARY}: {error}", "run the command again when the machine is less busy"
-        )
-    way_out = (
-        f"install the shared library of this Python (Debian and Ubuntu: apt install libpython{PYTHON_VERSION}; "
-        "pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install), or use a Python from uv"
-    )
+        return Finding(name, False, f"{library}: {error}", "run the command again when the machine is less busy")
     found = "loads" if done.returncode == 0 else "cannot be loaded"
-    return _finding("Python library", done.returncode == 0, f"{PYTHON_LIBRARY} {found}", way_out)
+    return _finding(name, done.returncode == 0, f"{library} {found}", way_out)

@@ -68,7 +68,7 @@ class Server:
     @property
     def address(self) -> str:
         """`host:port` of its gRPC; empty before the first start."""
-        return f"127.0.0.1:{self._ports[0]}" if self._ports else ""
+        return f"{self._settings.host}:{self._ports[0]}" if self._ports else ""
 
     @property
     def metrics_address(self) -> str:
@@ -85,11 +85,12 @@ class Server:
             ServerBroken: it exited or did not answer in time.
         """
         files = find_triton()
-        self._ports = self._ports or _free_ports()
+        self._ports = self._ports or _free_ports(self._settings.host)
         arguments = triton_arguments(
             files,
             repository=self._folder.repository,
             backends=prepare_backends(self._folder.backends, files),
+            host=self._settings.host,
             grpc_port=self._ports[0],
             metrics_port=self._ports[1],
             secret=self._secret,
@@ -272,9 +273,10 @@ def kill_own_children(*, but: set[int]) -> None:
             continue
 
 
-def _free_ports() -> tuple[int, int]:
+def _free_ports(host: str) -> tuple[int, int]:
+    """One at the host, one on loopback."""
     with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
+        first.bind((host, 0))
         second.bind(("127.0.0.1", 0))
         return first.getsockname()[1], second.getsockname()[1]
 

@@ -14,6 +14,7 @@ class LocalSettings:
     Attributes:
         instances_dir: One folder an instance, named by its uid.
         cluster_secret_file: Content from which each instance's secret is derived; readable by its owner only.
+        host: Where Triton listens and is reached; its metrics stay on loopback.
         lease_file: The platform touches it every few seconds; None: instances live until they are terminated.
         lease_stale_s: Without a touch for this long, an instance ends itself.
         start_timeout_s: From Triton's start until it answers.
@@ -35,6 +36,7 @@ class LocalSettings:
 
     instances_dir: Path
     cluster_secret_file: Path
+    host: str = "127.0.0.1"
     lease_file: Path | None = None
     lease_stale_s: float = 20.0
     start_timeout_s: float = 30.0

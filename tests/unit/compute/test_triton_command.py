@@ -41,6 +41,7 @@ def arguments() -> list[str]:
         find_triton(),
         repository=Path("/r"),
         backends=Path("/b"),
+        host="127.0.0.1",
         grpc_port=5001,
         metrics_port=5002,
         secret="the-secret",
@@ -121,6 +122,7 @@ def test_this_machine_can_run_instances() -> None:
         "Python",
         "Triton",
         "Python library",
+        "OpenMP library",
     ]
     assert [(finding.name, finding.detail) for finding in findings if not finding.ok] == []
 
