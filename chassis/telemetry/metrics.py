@@ -28,13 +28,16 @@ meter = metrics.get_meter("modelyard")
 class Histogram:
     """Amounts counted in buckets, by attributes.
 
-    Calls record several each, and OpenTelemetry's own histogram takes ten times as long for one. What Prometheus reads is
+    Calls record several each, and OpenTelemetry's own histogram takes several times as long. What Prometheus reads is
     named as its exporter names it.
 
     Args:
         attributes: What each amount is told apart by; few values each.
         buckets: Upper bounds, ascending.
     """
+
+    # Set where metrics are served; without them a call pays for none.
+    is_counting = False
 
     def __init__(
         self, name: str, *, unit: str, description: str, attributes: Sequence[str] = (), buckets: Sequence[float]
@@ -48,6 +51,8 @@ class Histogram:
 
     def record(self, amount: float, *values: str | int) -> None:
         """Count an amount; the values are those of `attributes`, in that order."""
+        if not Histogram.is_counting:
+            return
         amounts = self._by_values.get(values)
         if amounts is None:
             amounts = self._by_values[values] = self._amounts.labels(*values) if values else self._amounts
@@ -68,7 +73,7 @@ def observe(name: str, read: Callable[[], float], *, unit: str, description: str
 
 
 class MetricsServer:
-    """Serves `/metrics` on a thread; what is measured before it starts counts too.
+    """Serves `/metrics` on a thread. Histograms count from then on; what other instruments said before counts too.
 
     Args:
         address: `host:port`; port 0 takes a free one. Empty: nothing is measured and nothing listens.
@@ -87,6 +92,7 @@ class MetricsServer:
             shutdown_on_exit=False,
         )
         metrics.set_meter_provider(self._provider)
+        Histogram.is_counting = True
         # A series more for each histogram, which says when it began.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         host, _, port = address.rpartition(":")
