@@ -64,6 +64,8 @@ def issue_token(private_key_pem: str, principal: str, *, expires_s: int, admin: 
 class TokenVerifier:
     """Checks tokens without asking anyone (an OIDC issuer's keys are fetched once and kept).
 
+    A token counts until it expires, also where it was made later than our wall clock says: that may have stepped back.
+
     Args:
         public_key_pem: Key of our own tokens; None takes none of them.
         oidc_issuer: Issuer whose tokens are taken too; they are users, never admins or services.
@@ -104,7 +106,7 @@ class TokenVerifier:
                 algorithms=["EdDSA"],
                 audience=AUDIENCE,
                 issuer=ISSUER,
-                options={"require": ["exp", "sub", "iat"]},
+                options={"require": ["exp", "sub", "iat"], "verify_iat": False},
             )
         except jwt.PyJWKClientConnectionError as error:
             raise DependencyUnavailable(
@@ -126,7 +128,7 @@ class TokenVerifier:
             algorithms=["RS256", "ES256", "EdDSA"],
             audience=self._oidc_audience,
             issuer=self._oidc_issuer,
-            options={"require": ["exp", "sub"]},
+            options={"require": ["exp", "sub"], "verify_iat": False},
         )
         return claims
 

@@ -116,3 +116,12 @@ async def test_no_algorithm_is_no_signature() -> None:
     claims = {"iss": "modelyard", "aud": "modelyard", "sub": "ann", "iat": 0, "exp": 2**40}
     with pytest.raises(Unauthenticated):
         await TokenVerifier(PUBLIC_KEY).verify(jwt.encode(claims, "", algorithm="none"))
+
+
+async def test_a_clock_that_stepped_back_makes_no_token_worthless(issuer: Issuer) -> None:
+    """When a token was made says nothing about when it counts (RFC 7519, 4.1.6): ours and an issuer's come from later."""
+    later = int(time.time()) + 3600
+    claims = {"iss": "modelyard", "aud": "modelyard", "sub": "ann", "iat": later, "exp": later + 60}
+    verifier = TokenVerifier(PUBLIC_KEY, oidc_issuer=issuer.url)
+    assert (await verifier.verify(jwt.encode(claims, PRIVATE_KEY, algorithm="EdDSA"))).principal == "ann"
+    assert (await verifier.verify(issuer.token(sub="bob", iat=later, exp=later + 60))).principal == "bob"
