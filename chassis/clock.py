@@ -31,21 +31,24 @@ class SystemClock:
     Args:
         wall_ns: Unix time in nanoseconds, read once.
         boottime_ns: Nanoseconds since boot, suspends included.
+        offset_ns: From boot to the Unix epoch's count, as another process of this boot has it; then the wall is not read.
     """
 
     def __init__(
         self,
         wall_ns: Callable[[], int] = time.time_ns,
         boottime_ns: Callable[[], int] = lambda: time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        *,
+        offset_ns: int | None = None,
     ) -> None:
         self._boottime_ns = boottime_ns
-        self._offset_ns = wall_ns() - boottime_ns()
+        self.offset_ns = wall_ns() - boottime_ns() if offset_ns is None else offset_ns
 
     def now(self) -> datetime:
-        return time_from_us((self._offset_ns + self._boottime_ns()) // 1_000)
+        return time_from_us((self.offset_ns + self._boottime_ns()) // 1_000)
 
     def now_ms(self) -> int:
-        return (self._offset_ns + self._boottime_ns()) // 1_000_000
+        return (self.offset_ns + self._boottime_ns()) // 1_000_000
 
 
 def check_not_behind(clock: Clock, newest: datetime | None, behind_s_max: float) -> None:

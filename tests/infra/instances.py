@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from chassis.clock import SystemClock
 from chassis.instance_secret import INSTANCE_SECRET_HEADER, instance_secret
 from engines.weights import embedded_artifacts
 from services.deploy.compute.interface import InstanceSpec, InstanceState, InstanceView
@@ -54,9 +55,9 @@ def instance_spec(engine: str, instance_uid: str, **parameters: str) -> Instance
 
 
 @asynccontextmanager
-async def local_provider(settings: LocalSettings) -> AsyncIterator[LocalProvider]:
+async def local_provider(settings: LocalSettings, clock: SystemClock | None = None) -> AsyncIterator[LocalProvider]:
     """A provider whose instances are all gone at the end."""
-    provider = LocalProvider(settings)
+    provider = LocalProvider(settings, clock)
     try:
         yield provider
     finally:

@@ -218,7 +218,6 @@ def _modified_ns(path: Path | None) -> int | None:
 
 async def keep(instance_uid: str, folder: InstanceFolder) -> None:
     """Run an instance once; a folder whose instance was started before is left as it is."""
-    clock = SystemClock()
     if folder.started.exists() or folder.exited.exists():
         return
     instance = read_record(folder.instance)
@@ -226,6 +225,7 @@ async def keep(instance_uid: str, folder: InstanceFolder) -> None:
         raise ValueError(f"{folder.instance} does not hold the spec of instance {instance_uid}")
     spec = InstanceSpec(**instance["spec"])
     settings = LocalSettings.from_record(instance["settings"])
+    clock = SystemClock(offset_ns=instance["clock_offset_ns"])
     # Orphaned stubs become children of the keeper, which can then find and reap them.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     limits = make_limits(

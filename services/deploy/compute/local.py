@@ -48,7 +48,7 @@ class LocalProvider:
 
     Args:
         settings: Where and within which limits.
-        clock: Time of releases that no keeper recorded.
+        clock: Time of releases that no keeper recorded; keepers get their time from it.
     """
 
     def __init__(self, settings: LocalSettings, clock: SystemClock | None = None) -> None:
@@ -118,7 +118,13 @@ class LocalProvider:
         except (ValueError, FileNotFoundError) as error:
             shutil.rmtree(folder.path)
             raise LaunchRefused(str(error)) from error
-        record = {"spec": asdict(spec), "settings": self._settings.to_record(), "cpus": cpus}
+        record = {
+            "spec": asdict(spec),
+            "settings": self._settings.to_record(),
+            "cpus": cpus,
+            # The wall clock may have stepped since this process read it, and an instance is billed by both.
+            "clock_offset_ns": self._clock.offset_ns,
+        }
         write_record(folder.instance, record)
 
     def _start_keeper(self, instance_uid: str, folder: InstanceFolder) -> None:

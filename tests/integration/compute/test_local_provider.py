@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from chassis.clock import SystemClock
 from services.deploy.compute.interface import InstanceState, LaunchRefused
 from services.deploy.compute.local import LocalProvider, touch_lease
 from services.deploy.compute.settings import LocalSettings
@@ -26,6 +28,8 @@ from tests.infra.instances import (
     wait_for_view,
     wait_until,
 )
+
+HOUR_NS = 3600 * 10**9
 
 
 @pytest.fixture
@@ -75,6 +79,18 @@ async def test_an_instance_lives_from_launch_to_terminate_and_leaves_nothing(
     assert processes_of(settings) == []
     assert shared_memory_of("life") == []
     assert await provider.terminate("life") == released_ms
+
+
+async def test_an_instance_tells_the_time_of_who_launched_it(settings: LocalSettings) -> None:
+    """The wall clock stepped back an hour since the provider started: the life is as long as it was, and is then."""
+    clock = SystemClock(wall_ns=lambda: time.time_ns() + HOUR_NS)
+    async with local_provider(settings, clock) as provider:
+        before_ms = clock.now_ms()
+        await provider.launch(instance_spec("noop", "stepped"))
+        released_ms = await provider.terminate("stepped")
+        ended = await view_of(provider, "stepped")
+    assert released_ms is not None
+    assert before_ms <= ended.started_at_ms <= released_ms <= clock.now_ms()
 
 
 async def test_launching_again_changes_nothing_even_after_the_end(provider: LocalProvider) -> None:
