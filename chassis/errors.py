@@ -32,6 +32,10 @@ class Code(Enum):
         return self.value[1]
 
 
+# Problems that may pass by themselves; any other says that the request or the message breaks a rule.
+PASSING = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.ABORTED, Code.RESOURCE_EXHAUSTED}
+
+
 class Problem(Exception):
     """An expected error. Subclasses set `code` and `reason`; docs/errors.md lists every reason.
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
-from typing import Any
 
 from google.protobuf.message import DecodeError
 from nats.aio.msg import Msg
 from nats.errors import MsgAlreadyAckdError
 from opentelemetry.trace import SpanKind
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete
 
 from chassis.bus import NATS_ERRORS, Bus, BusUnavailable
 from chassis.clock import Clock
 from chassis.database import DATABASE_ERRORS, Database, UnitOfWork, is_mistake
-from chassis.errors import Code, Problem
-from chassis.events import Event, EventMalformed, event_from_message, event_from_parts
+from chassis.errors import PASSING, Problem
+from chassis.events import Event, EventMalformed, event_from_message
 from chassis.ids import derived_uid
 from chassis.telemetry import get_logger, span
 from chassis.telemetry.metrics import meter
@@ -30,8 +28,6 @@ log = get_logger(__name__)
 EventHandler = Callable[[UnitOfWork, Event], Awaitable[None]]
 BatchHandler = Callable[[Sequence[Event]], Awaitable[None]]
 
-# Problems that may pass by themselves; any other says that the message breaks a rule.
-_PASSING = {Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.ABORTED, Code.RESOURCE_EXHAUSTED}
 _LAG = meter.create_gauge(
     "modelyard.consumer.lag", unit="{message}", description="Messages of the stream that wait behind the last pull."
 )
@@ -111,7 +107,7 @@ class _PullLoop:
         try:
             await work
         except (Problem, DecodeError) as problem:
-            if isinstance(problem, Problem) and problem.code in _PASSING:
+            if isinstance(problem, Problem) and problem.code in PASSING:
                 raise _Away(str(problem)) from problem
             if len(messages) > 1:
                 return False
@@ -292,7 +288,7 @@ async def _first_time(uow: UnitOfWork, database: Database, clock: Clock, consume
 
 
 async def bury(uow: UnitOfWork, database: Database, clock: Clock, consumer: str, message: Msg, why: str) -> None:
-    """Keep a message that cannot take effect, with the reason, where `replay_dead_letters` finds it.
+    """Keep a message that cannot take effect, with the reason, where an operator finds it.
 
     Burying it again (its acknowledgement was lost) adds nothing.
     """
@@ -314,46 +310,3 @@ async def bury(uow: UnitOfWork, database: Database, clock: Clock, consumer: str,
     }
     if await database.insert_ignoring(uow, dead, [row], returning=[dead.c.id]):
         log.error("message became a dead letter", consumer=consumer, subject=message.subject, why=why)
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What became of a consumer's dead letters.
-
-    Attributes:
-        replayed: How many took effect now.
-        still_dead: Id of each that did not, and why.
-    """
-
-    replayed: int
-    still_dead: dict[str, str]
-
-
-async def replay_dead_letters(database: Database, clock: Clock, consumer: str, handler: EventHandler) -> Replay:
-    """Hand a consumer's dead letters to its handler again, each in a transaction of its own."""
-    dead = database.tables.dead_letter
-    waiting = (
-        select(dead)
-        .where(dead.c.consumer == consumer, dead.c.replay_time.is_(None))
-        .order_by(dead.c.receive_time, dead.c.id)
-    )
-    async with database.reader() as session:
-        rows: Sequence[Any] = (await session.execute(waiting)).all()
-    replayed = 0
-    still_dead: dict[str, str] = {}
-    for row in rows:
-        try:
-            event = event_from_parts(row.subject, json.loads(row.headers), row.data)
-            async with database.unit_of_work() as uow:
-                claimed = await uow.session.execute(
-                    update(dead)
-                    .where(dead.c.id == row.id, dead.c.replay_time.is_(None))
-                    .values(replay_time=clock.now())
-                    .returning(dead.c.id)
-                )
-                if claimed.all():
-                    await handler(uow, event)
-                    replayed += 1
-        except (Problem, DecodeError) as problem:
-            still_dead[row.id] = str(problem)
-    return Replay(replayed, still_dead)

@@ -11,7 +11,7 @@ import grpc
 import typer
 from modelyard_client import ModelyardError
 
-from cli.commands import access, billing, calls, demonstrate, deployments, discover, platform, prices
+from cli.commands import access, billing, calls, demonstrate, deployments, discover, events, platform, prices
 from cli.output import problem
 from cli.session import Target, UsageMistake, choose_target
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (platform, demonstrate, discover, prices, deployments, calls, billing, access):
+for module in (platform, demonstrate, discover, prices, deployments, calls, billing, access, events):
     module.add_to(app)
 
 

@@ -13,6 +13,7 @@ import grpc
 from modelyard.billing.v1 import billing_pb2_grpc
 from modelyard.catalog.v1 import catalog_pb2_grpc
 from modelyard.deploy.v1 import deploy_pb2_grpc
+from modelyard.events.v1 import dead_letters_pb2_grpc
 from modelyard.inference.v1 import inference_pb2_grpc, operations_pb2_grpc
 
 from modelyard_client.addresses import Addresses
@@ -69,11 +70,15 @@ class Modelyard:
             self._channels.append(opened)
             return opened
 
-        deploy = channel(addresses.deploy, token)
+        deploy, billing = channel(addresses.deploy, token), channel(addresses.billing, token)
         self.catalog = catalog_pb2_grpc.CatalogServiceStub(channel(addresses.catalog, token))
         self.deploy = deploy_pb2_grpc.DeployServiceStub(deploy)
         self.projects = deploy_pb2_grpc.ProjectServiceStub(deploy)
-        self.billing = billing_pb2_grpc.BillingServiceStub(channel(addresses.billing, token))
+        self.billing = billing_pb2_grpc.BillingServiceStub(billing)
+        # Each service that consumes events keeps its own.
+        self.dead_letters = {
+            "billing": dead_letters_pb2_grpc.DeadLetterServiceStub(billing),
+        }
         self.operations = operations_pb2_grpc.InferenceOperationsServiceStub(channel(addresses.inference, token))
         self.inference = inference_pb2_grpc.InferenceServiceStub(channel(addresses.inference, lambda: key or ""))
 

@@ -11,10 +11,12 @@ from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
 from chassis.bus import Bus
 from chassis.clock import check_not_behind
 from chassis.database import open_database
+from chassis.dead_letters import Handlers
 from chassis.inbox import BatchConsumer, Consumer
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService, service_channel
 from chassis.rpc.client import token_from_file
+from chassis.rpc.dead_letters import DeadLetterServicer
 from chassis.service import ServiceContext
 from services.billing.events.consumed import Consumed
 from services.billing.rpc.catalog_client import CatalogClient
@@ -49,24 +51,27 @@ async def main(context: ServiceContext, settings: BillingSettings) -> None:
             bus, database, clock, "USAGE", "billing-usage", consumed.usage, batch_max=settings.usage_batch_max
         )
         context.spawn(usage.run(), "usage")
-    for durable, handler in (
-        ("billing-instances", consumed.instance),
-        ("billing-projects", consumed.project),
-        ("billing-deployments", consumed.deployment),
-    ):
+    handlers = {
+        "billing-instances": consumed.instance,
+        "billing-projects": consumed.project,
+        "billing-deployments": consumed.deployment,
+    }
+    for durable, handler in handlers.items():
         context.spawn(Consumer(bus, database, clock, "DEPLOY", durable, handler).run(), durable)
 
     catalog_channel = service_channel(settings.catalog_address, token_from_file(settings.service_token_file))
     servicer = BillingServicer(
         database, bus, clock, CatalogClient(catalog_channel), quote_valid_s=settings.quote_valid_s
     )
+    dead_letters = DeadLetterServicer(database, clock, Handlers(handlers, {"billing-usage": consumed.usage}))
     verifier = TokenVerifier.from_settings(settings)
     server = RpcServer.from_settings(
         settings,
         [
             ServedService(
                 "modelyard.billing.v1.BillingService", billing_pb2_grpc.add_BillingServiceServicer_to_server, servicer
-            )
+            ),
+            dead_letters.served(),
         ],
         AccessPolicy(verifier, directory),
     )

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.billing.v1 import billing_pb2
 from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import deploy_pb2, events_pb2
+from modelyard.events.v1 import dead_letters_pb2
 from modelyard.inference.v1 import inference_pb2
 from modelyard.type.v1 import money_pb2, usage_pb2
 
@@ -22,6 +23,7 @@ from chassis.ids import new_uid
 from tests.infra.platform import PlatformUnderTest, ProjectUnderTest, eventually, request_for
 
 USAGE_COUNT = 3
+DEAD_LETTER_COUNT = 2
 
 
 @dataclass
@@ -151,6 +153,9 @@ async def _publish_usage(shop: Shop) -> None:
             time=time_from_ms(now_ms),
         )
     )
+    for number in range(DEAD_LETTER_COUNT):
+        headers = {"Nats-Msg-Id": f"{journal}-{number}"}
+        await bus.publish_raw("modelyard.inference.v1.usage.recorded._", b"no usage", headers)
     await bus.close()
 
 
@@ -163,9 +168,15 @@ async def _wait_for_lists(shop: Shop) -> None:
         bill = await admin.billing.GetBill(billing_pb2.GetBillRequest(parent=project))
         callables = (await client.inference.ListCallable(inference_pb2.ListCallableRequest())).callables
         instances = (await admin.deploy.ListInstances(deploy_pb2.ListInstancesRequest())).instances
+        letters = await admin.dead_letters["billing"].ListDeadLetters(dead_letters_pb2.ListDeadLettersRequest())
         lines = [line.id for line in bill.lines if line.record_count > 1]
         shop.line = lines[0] if lines else ""
-        counts = (len(usage) >= USAGE_COUNT, len(callables) >= len(shop.versions), len(instances) >= len(shop.versions))
+        counts = (
+            len(usage) >= USAGE_COUNT,
+            len(callables) >= len(shop.versions),
+            len(instances) >= len(shop.versions),
+            len(letters.dead_letters) >= DEAD_LETTER_COUNT,
+        )
         return bool(shop.line) and all(counts)
 
     await eventually(complete)

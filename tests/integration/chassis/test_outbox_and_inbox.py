@@ -14,10 +14,11 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, select, update
 
 from chassis.bus import Bus, BusUnavailable, StreamFull
 from chassis.database import Database, UnitOfWork, chassis_tables
+from chassis.dead_letters import DeadLetterNotFound, Handlers, replay_dead_letters
 from chassis.errors import Code, DependencyUnavailable, Problem
 from chassis.events import Event, Projection, decode_projection
 from chassis.ids import new_uid
-from chassis.inbox import BatchConsumer, Consumer, replay_dead_letters
+from chassis.inbox import BatchConsumer, Consumer
 from chassis.outbox import OutboxRelay
 from chassis.rpc.idempotency import answered_before, remember_answer
 from tests.clock import ManualClock
@@ -376,11 +377,22 @@ async def test_dead_letters_can_be_replayed(nats: Broker, database: Database, cl
 
     async with running(await consumer(nats, database, clock, refuse)):
         await eventually(acknowledged)
-    replay = await replay_dead_letters(database, clock, DURABLE, fixed)
-    assert replay.replayed == 1
+    handlers = Handlers(single={DURABLE: fixed})
+    async with database.reader() as session:
+        ids = (await session.execute(select(CHASSIS.dead_letter.c.id))).scalars().all()
+    replay = await replay_dead_letters(database, clock, handlers, ids)
+    assert len(replay.replayed) == 1
     assert list(replay.still_dead.values()) == ["never"]
-    assert (await replay_dead_letters(database, clock, DURABLE, fixed)).replayed == 0
+    again = await replay_dead_letters(database, clock, handlers, [*ids, *ids])
+    assert again.replayed == []
+    assert any("took effect already" in why for why in again.still_dead.values())
     assert [sequence for _, sequence in await effects(database)] == [1]
+    assert any(
+        "no consumer" in why
+        for why in (await replay_dead_letters(database, clock, Handlers(), ids)).still_dead.values()
+    )
+    with pytest.raises(DeadLetterNotFound, match="unknown"):
+        await replay_dead_letters(database, clock, handlers, [*ids, "unknown"])
 
 
 async def test_a_mistake_in_a_handler_does_not_stop_the_others(
