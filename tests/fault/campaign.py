@@ -1,8 +1,8 @@
-"""`make faults RUNS=n SEED=s`: every part is killed n times under load, and the witnesses prove the bill of each round.
+"""`make faults RUNS=n SEED=s`: every part is killed n times under load, all else goes wrong once, and every bill is proved.
 
     python -m tests.fault.campaign --runs 3 --seed 1 --output bench/faults.json
 
-The rows say what each fault costs. The whole is repeated by its seed, one round by its name: `--round 1/0/nats`.
+The rows say what each fault costs. The whole is repeated by its seed, one turn by its name: `--turn 1/0/nats`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,23 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tests.infra.hurt import platform_to_hurt
-from tests.infra.kills import Part, kill_under_load
+from tests.infra.absences import ABSENCES
+from tests.infra.clock_steps import CLOCK_STEPS
+from tests.infra.deliveries import DELIVERIES
+from tests.infra.hurt import Kind, platform_to_hurt
+from tests.infra.kills import KILLS
 from tests.infra.load import End
+from tests.infra.scenario import Scenario, under_load
 from tests.infra.tenant import Proof
 
-# Longer than all waits of a round together that a working platform needs.
-ROUND_S_MAX = 900.0
+OTHERS = [*ABSENCES, *CLOCK_STEPS, *DELIVERIES]
+# Longer than all waits of a turn together that a working platform needs.
+TURN_S_MAX = 900.0
 
 
 @dataclass
 class Row:
-    """What killing one part cost, over all runs; a run is one kill."""
+    """What one fault cost, over all runs; a run is one strike, such as one kill."""
 
     process: str
     runs: int = 0
@@ -58,7 +63,7 @@ class Row:
         }
 
     def add(self, proof: Proof, seed: str) -> None:
-        """Count a round that was proved."""
+        """Count a turn that was brought to its proof."""
         records = Counter(record.request_id for record in proof.ledger.records)
         log = proof.log
         self.runs += len(proof.recover_s)
@@ -71,47 +76,52 @@ class Row:
         self.core_ms_diff_max = max(self.core_ms_diff_max, proof.core_ms_diff)
         self.orphans += proof.orphans
         self.recover_s += proof.recover_s
-        self.differences += [f"round {seed}: {one}" for one in proof.differences]
+        self.differences += [f"turn {seed}: {one}" for one in proof.differences]
 
 
 @dataclass(frozen=True)
-class Round:
-    """Some strikes at one part, under the load of one tenant."""
+class Turn:
+    """A scenario to be played once, under the load of one tenant."""
 
-    part: Part
+    scenario: Scenario
     seed: str
     strikes: int
 
 
-def rounds_of(parts: Sequence[Part], runs: int, strikes: int, seed: int) -> Iterator[Round]:
-    """Every part in turn, until each was struck `runs` times."""
+def turns_of(scenarios: Sequence[Scenario], runs: int, others: int, strikes: int, seed: int) -> Iterator[Turn]:
+    """Every part in turn, until each was killed `runs` times; then the other faults, `others` times each."""
     for number, begun in enumerate(range(0, runs, strikes)):
-        for part in parts:
-            yield Round(part, f"{seed}/{number}/{part.value}", min(strikes, runs - begun))
+        for scenario in KILLS:
+            if scenario in scenarios:
+                yield Turn(scenario, f"{seed}/{number}/{scenario.name}", min(strikes, runs - begun))
+    for kind in Kind:
+        for number in range(others):
+            for scenario in OTHERS:
+                if scenario in scenarios and scenario.kind is kind:
+                    yield Turn(scenario, f"{seed}/{number}/{scenario.name}", 1)
 
 
-async def campaign(rounds: Sequence[Round], output: Path, hours_max: float) -> list[Row]:
-    """Go through all rounds; the file is written after each, so that a cut campaign leaves its rows.
+async def campaign(turns: Sequence[Turn], output: Path, hours_max: float) -> list[Row]:
+    """Take every turn; the file is written after each, so that a cut campaign leaves its rows.
 
-    A round that cannot be brought to its proof is a difference of its part, and the next begins on a new platform.
+    A turn that cannot be brought to its proof is a difference of its scenario, and the next is taken on a new platform.
     The folder of a platform that differed is left there to be looked at.
     """
-    rows = {one.part: Row(one.part.value) for one in rounds}
-    waiting, end_s = list(reversed(rounds)), monotonic() + hours_max * 3600
+    rows = {turn.scenario.name: Row(turn.scenario.name) for turn in turns}
+    waiting, end_s = list(reversed(turns)), monotonic() + hours_max * 3600
     while waiting and monotonic() < end_s:
         folder = Path(tempfile.mkdtemp(prefix="modelyard-faults-"))
-        differed, is_whole = False, True
-        async with platform_to_hurt(folder) as platform:
-            while is_whole and waiting and monotonic() < end_s:
-                one = waiting.pop()
-                row = rows[one.part]
-                known = len(row.differences)
-                began_s = monotonic()
+        kind, differed, is_whole = waiting[-1].scenario.kind, False, True
+        async with platform_to_hurt(folder, kind) as place:
+            while is_whole and waiting and waiting[-1].scenario.kind is kind and monotonic() < end_s:
+                turn = waiting.pop()
+                row = rows[turn.scenario.name]
+                known, began_s = len(row.differences), monotonic()
                 try:
-                    async with asyncio.timeout(ROUND_S_MAX):
-                        row.add(await kill_under_load(one.part, platform, one.seed, one.strikes), one.seed)
+                    async with asyncio.timeout(TURN_S_MAX):
+                        row.add(await under_load(turn.scenario, place, turn.seed, turn.strikes), turn.seed)
                 except Exception as failed:  # noqa: BLE001 - whatever a broken platform causes is what we came for
-                    row.differences.append(f"round {one.seed}: {_reason(failed)}")
+                    row.differences.append(f"turn {turn.seed}: {_reason(failed)}")
                     is_whole = False
                 new = row.differences[known:]
                 differed = differed or bool(new)
@@ -131,36 +141,39 @@ def _reason(failed: BaseException) -> str:
     return f"{type(failed).__name__}: {failed}"
 
 
-def _say(row: Row, round_s: float, waiting: int) -> None:
+def _say(row: Row, turn_s: float, waiting: int) -> None:
     proved = "proved" if not row.differences else f"{len(row.differences)} DIFFERENCES"
     print(
-        f"{row.runs} {row.process:<15} {round_s:5.1f} s, {max(row.recover_s, default=0):5.1f} s to recover at most; "
+        f"{row.runs} {row.process:<21} {turn_s:5.1f} s, {max(row.recover_s, default=0):5.1f} s to recover at most; "
         f"{row.requests} requests, {row.refused} refused, {row.completed} completed, {row.cut} cut; lost {row.lost}, "
         f"double {row.double}, core-ms off by {row.core_ms_diff_max}, orphans {row.orphans}: {proved}; "
-        f"{waiting} rounds to go",
+        f"{waiting} turns to go",
         flush=True,
     )
 
 
 def main() -> None:
     """Exit status 1 when anything differs."""
+    scenarios = {scenario.name: scenario for scenario in (*KILLS, *OTHERS)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="kills of each part")
+    parser.add_argument("--others", type=int, default=1, help="turns of each other fault")
     parser.add_argument("--strikes", type=int, default=10, help="kills under the load of one tenant")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--parts", nargs="*", choices=[part.value for part in Part], default=None)
-    parser.add_argument("--round", default="", metavar="SEED/NUMBER/PART", help="repeat one round, as it was printed")
-    parser.add_argument("--hours-max", type=float, default=24.0, help="begin no round after this long")
+    parser.add_argument("--faults", nargs="*", choices=list(scenarios), default=list(scenarios))
+    parser.add_argument("--turn", default="", metavar="SEED/NUMBER/FAULT", help="repeat one turn, as it was printed")
+    parser.add_argument("--hours-max", type=float, default=24.0, help="begin no turn after this long")
     parser.add_argument("--output", type=Path, default=Path("bench/faults.json"))
     given = parser.parse_args()
-    if given.round:
-        rounds = [Round(Part(given.round.split("/")[2]), given.round, given.strikes)]
+    if given.turn:
+        turns = [Turn(scenarios[given.turn.split("/")[2]], given.turn, given.strikes)]
     else:
-        parts = [Part(name) for name in given.parts] if given.parts else list(Part)
-        rounds = list(rounds_of(parts, given.runs, given.strikes, given.seed))
+        turns = list(
+            turns_of([scenarios[name] for name in given.faults], given.runs, given.others, given.strikes, given.seed)
+        )
         print(f"seed {given.seed}: `make faults RUNS={given.runs} SEED={given.seed}` repeats it", flush=True)
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    rows = asyncio.run(campaign(rounds, given.output, given.hours_max))
+    rows = asyncio.run(campaign(turns, given.output, given.hours_max))
     sys.exit(1 if any(row.differences for row in rows) else 0)
 
 

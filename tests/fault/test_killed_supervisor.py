@@ -10,7 +10,7 @@ from pathlib import Path
 
 from modelyard_client import Modelyard
 
-from tests.infra.kills import pieces_come
+from tests.infra.scenario import PHASE_S_MAX
 from tests.infra.tenant import Tenant, until
 from tests.infra.up import Up, running_up
 from tests.infra.witnesses import Fault
@@ -44,12 +44,12 @@ async def test_without_a_supervisor_nothing_runs_on_and_the_next_start_finds_all
             tenant = await Tenant.create(before)
             async with tenant.load(str(rng.random())).running() as log:
                 await tenant.steady(log, 0.0)
-                await pieces_come(log, rng)
+                await asyncio.sleep(rng.uniform(0, PHASE_S_MAX))
                 fault = kill_supervisor(up)
                 await until(nothing_runs, f"nothing of {up.home} runs", s_max=NOTHING_RUNS_S_MAX)
                 ended_s = time.monotonic() - fault.at_s
                 await asyncio.to_thread(up.start)
-                recovered_s = await tenant.recovered(log, fault)
+                recovered_s = await tenant.recovered(log, fault.at_s)
                 await tenant.steady(log, fault.at_s)
         async with Modelyard.from_file(up.home / "addresses.json") as after:
             print(f"supervisor: all ended after {ended_s:.1f} s, recovered after {recovered_s:.1f} s; {log.summary()}")

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import signal
 import time
 from enum import Enum
-
-from modelyard_client import Modelyard
+from functools import partial
 
 from embedded.platform import Platform
-from tests.infra.load import ClientLog
-from tests.infra.tenant import READY_S_MAX, Proof, Tenant, until
+from tests.infra.scenario import Round, Scenario
+from tests.infra.tenant import Tenant, until
 from tests.infra.witnesses import Fault, instance_owners, instance_processes, read_lives
 
 TEXT_ENGINE = "llamacpp"
 POOL = "pool"
-# Pieces of text that come before the scaling of a strike, and again before the strike: streams are under way, every
-# client is at another point, and the scaling has gone some way.
-PIECES_BEFORE = (2, 20)
 REPLACED_S_MAX = 30.0
-# Where within one of the journal's intervals a fault strikes.
-PHASE_S_MAX = 0.05
 
 
 class Part(Enum):
@@ -41,39 +34,6 @@ class Part(Enum):
 
 SERVICES = (Part.CATALOG, Part.DEPLOY, Part.BILLING, Part.INFERENCE, Part.NATS)
 _ROLES = {Part.TRITON: "triton", Part.STUB: "stub", Part.MANAGED_KEEPER: "keeper"}
-
-
-async def kill_under_load(part: Part, platform: Platform, seed: str, strikes: int) -> Proof:
-    """Kill a part several times under the load of one new tenant, each time once it has recovered; then prove all.
-
-    The managed deployment is scaled from 1 to 2 instances or back before every strike.
-
-    Raises:
-        AssertionError: something did not recover in time.
-    """
-    rng = random.Random(seed)
-    faults: list[Fault] = []
-    recover_s: list[float] = []
-    async with Modelyard.from_file(platform.home.addresses) as modelyard:
-        tenant = await Tenant.create(modelyard)
-        async with tenant.load(seed).running() as log:
-            await tenant.steady(log, 0.0)
-            for number in range(strikes):
-                await pieces_come(log, rng)
-                await tenant.scale(1 if number % 2 else 2)
-                await pieces_come(log, rng)
-                faults.append(await strike(part, platform, tenant, rng))
-                recover_s.append(await tenant.recovered(log, faults[-1]))
-                await until(tenant.answers, f"{tenant.name} has its instances", s_max=READY_S_MAX)
-            await tenant.steady(log, faults[-1].at_s)
-        return await tenant.prove(log, faults, recover_s)
-
-
-async def pieces_come(log: ClientLog, rng: random.Random) -> None:
-    """Wait until a seeded number of pieces has come, and a seeded moment passed."""
-    pieces = log.pieces_count + rng.randint(*PIECES_BEFORE)
-    await log.until(lambda: log.pieces_count >= pieces, f"{pieces} pieces come", s_max=READY_S_MAX)
-    await asyncio.sleep(rng.uniform(0, PHASE_S_MAX))
 
 
 async def strike(part: Part, platform: Platform, tenant: Tenant, rng: random.Random) -> Fault:
@@ -120,3 +80,15 @@ def _kill(part: Part, pid: int, keepers: frozenset[str] = frozenset()) -> Fault:
     os.kill(pid, signal.SIGKILL)
     engine_lost = part in (Part.TRITON, Part.STUB, Part.MANAGED_KEEPER)
     return Fault(part.value, at_s, time.time_ns() // 1_000_000, engine_lost, keepers)
+
+
+async def kill(part: Part, played: Round) -> None:
+    """Kill a part several times, each time once it has recovered."""
+    for number in range(played.strikes):
+        await played.scale(number)
+        fault = await strike(part, played.place.platform, played.tenant, played.rng)
+        played.faults.append(fault)
+        await played.recovered(fault.at_s)
+
+
+KILLS = [Scenario(part.value, partial(kill, part)) for part in Part]

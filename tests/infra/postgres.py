@@ -10,6 +10,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -35,8 +36,9 @@ class PostgresMissing(Exception):
 class Postgres:
     """One server, and a fresh database for each test."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, server: _LocalServer | None = None) -> None:
         self.url = url.rstrip("/")  # of its maintenance database, with the driver left out
+        self._server = server
         self._numbers = count(1)
 
     async def new_database(self) -> str:
@@ -48,6 +50,29 @@ class Postgres:
     async def drop_database(self, url: str) -> None:
         """Drop a database, whoever is still connected."""
         await self._execute(f'drop database if exists "{url.rpartition("/")[2]}" with (force)')
+
+    async def restart_mid_transaction(self, url: str) -> float:
+        """Stop the server at once (immediate mode, as in a crash) while a transaction runs in the database; start it.
+
+        Returns:
+            `time.monotonic` just before it was stopped.
+
+        Raises:
+            PostgresMissing: it is a given server, which is not ours to restart.
+        """
+        if self._server is None:
+            raise PostgresMissing(f"a given server is not restarted; leave {ADDRESS_VARIABLE} unset for this test")
+        running = "select count(*) from pg_stat_activity where datname = $1 and xact_start is not null"
+        connection = await asyncpg.connect(self.url)
+        try:
+            while not await connection.fetchval(running, url.rpartition("/")[2]):
+                pass
+            at_s = time.monotonic()
+            self._server.crash()
+        finally:
+            connection.terminate()
+        await asyncio.to_thread(self._server.serve)
+        return at_s
 
     def _base(self) -> str:
         return self.url.removeprefix("postgresql").rpartition("/")[0]
@@ -70,7 +95,7 @@ async def running_postgres() -> AsyncIterator[Postgres]:
     server = _LocalServer(folder)
     try:
         await asyncio.to_thread(server.start)
-        yield Postgres(server.url)
+        yield Postgres(server.url, server)
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,6 +124,8 @@ class _LocalServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._data = folder / "data"
+        self._log = folder / "log"
+        self._environment = {**os.environ, "HOME": str(folder), "LC_ALL": "C"}
         self._programs = _programs()
         self._as_root = os.getuid() == 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -114,44 +141,53 @@ class _LocalServer:
                 self._programs = copied / "bin"
 
     def start(self) -> None:
-        environment = {**os.environ, "HOME": str(self._folder), "LC_ALL": "C"}
-        log = (self._folder / "log").open("wb")
-        with log:
+        """Make an empty cluster and serve it."""
+        initdb = ("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8")
+        with self._log.open("wb") as log:
             subprocess.run(
-                self._command(
-                    *("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8"),
-                    *("--locale=C", "--no-sync", "--no-instructions"),
-                ),
+                self._command(*initdb, "--locale=C", "--no-sync", "--no-instructions"),
                 check=True,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=self._environment,
                 cwd=self._folder,
             )
-            settings = {
-                "listen_addresses": "127.0.0.1",
-                "port": str(self.port),
-                "unix_socket_directories": "",
-                "max_connections": "60",
-                # Tests ask whether it is right, not whether it survives power loss.
-                "fsync": "off",
-                "synchronous_commit": "off",
-                "full_page_writes": "off",
-            }
-            options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        self.serve()
+
+    def serve(self) -> None:
+        """Start the server, and wait until it takes connections."""
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "60",
+            # Tests stop the server, not the machine: what was committed is with the kernel, and not yet on the disk.
+            "fsync": "off",
+            "synchronous_commit": "on",
+            "full_page_writes": "off",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        said_before = self._log.stat().st_size
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command("postgres", "-D", self._data, *options, tied=True),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=self._environment,
                 cwd=self._folder,
             )
         deadline = time.monotonic() + _READY_TIMEOUT_S
-        while "ready to accept connections" not in (said := (self._folder / "log").read_text(errors="replace")):
+        while b"ready to accept connections" not in (said := self._log.read_bytes()[said_before:]):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise PostgresMissing(f"PostgreSQL did not start: {said[-2000:]}")
+                raise PostgresMissing(f"PostgreSQL did not start: {said[-2000:].decode(errors='replace')}")
             time.sleep(0.02)
+
+    def crash(self) -> None:
+        """Immediate shutdown: no transaction is ended, no checkpoint made."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(_READY_TIMEOUT_S)
 
     def _command(self, program: str, *arguments: object, tied: bool = False) -> list[str]:
         command = [str(self._programs / program), *map(str, arguments)]

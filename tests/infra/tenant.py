@@ -174,15 +174,15 @@ class Tenant:
         request = deploy_pb2.ScaleDeploymentRequest(name=self.managed, instance_count=count)
         await self.modelyard.deploy.ScaleDeployment(request)
 
-    async def recovered(self, log: ClientLog, fault: Fault) -> float:
-        """Wait until every endpoint has answered a call begun after the fault, and every service answers.
+    async def recovered(self, log: ClientLog, since_s: float) -> float:
+        """Wait until every endpoint has answered a call begun after a moment, and every service answers.
 
         Returns:
-            Seconds since the fault.
+            Seconds since the moment.
         """
         await log.until(
-            lambda: {endpoint for _, endpoint in log.completed_since(fault.at_s)} >= TARGETS.endpoints(),
-            f"load succeeds again after {fault.part}",
+            lambda: {endpoint for _, endpoint in log.completed_since(since_s)} >= TARGETS.endpoints(),
+            "load succeeds again",
             s_max=RECOVERED_S_MAX,
         )
 
@@ -192,8 +192,8 @@ class Tenant:
             await self.answers()
             return True
 
-        await until(all_answer, f"every service answers after {fault.part}", s_max=RECOVERED_S_MAX)
-        return time.monotonic() - fault.at_s
+        await until(all_answer, "every service answers", s_max=RECOVERED_S_MAX)
+        return time.monotonic() - since_s
 
     async def steady(self, log: ClientLog, since_s: float) -> None:
         """Wait until every way of calling every endpoint has succeeded since a moment, and no instance is missing."""
