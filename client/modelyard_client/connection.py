@@ -78,6 +78,7 @@ class Modelyard:
         # Each service that consumes events keeps its own.
         self.dead_letters = {
             "billing": dead_letters_pb2_grpc.DeadLetterServiceStub(billing),
+            "deploy": dead_letters_pb2_grpc.DeadLetterServiceStub(deploy),
         }
         self.operations = operations_pb2_grpc.InferenceOperationsServiceStub(channel(addresses.inference, token))
         self.inference = inference_pb2_grpc.InferenceServiceStub(channel(addresses.inference, lambda: key or ""))

@@ -11,10 +11,12 @@ from chassis.access import AccessPolicy, TokenVerifier
 from chassis.bus import Bus
 from chassis.clock import check_not_behind, time_from_ms
 from chassis.database import open_database
+from chassis.dead_letters import Handlers
 from chassis.inbox import Consumer
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService, service_channel
 from chassis.rpc.client import token_from_file
+from chassis.rpc.dead_letters import DeadLetterServicer
 from chassis.rpc.server import check_listener
 from chassis.service import ServiceContext
 from services.deploy.compute.local import LocalProvider
@@ -67,6 +69,7 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
     context.spawn(relay.run(), "outbox relay")
     consumed = Consumed(database, reconciler.wanted)
     context.spawn(Consumer(bus, database, clock, "CATALOG", "deploy-lifecycle", consumed.lifecycle).run(), "lifecycle")
+    dead_letters = DeadLetterServicer(database, clock, Handlers({"deploy-lifecycle": consumed.lifecycle}))
 
     credential = token_from_file(settings.service_token_file)
     billing = service_channel(settings.billing_address, credential)
@@ -88,6 +91,7 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
         [
             ServedService(DEPLOY_SERVICE, deploy_pb2_grpc.add_DeployServiceServicer_to_server, deploy_servicer),
             ServedService(PROJECT_SERVICE, deploy_pb2_grpc.add_ProjectServiceServicer_to_server, project_servicer),
+            dead_letters.served(),
         ],
         AccessPolicy(verifier, DatabaseRoleDirectory(database)),
     )
