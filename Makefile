@@ -55,7 +55,7 @@ containers: install ## Test the image, deploy/compose and the parts in container
 
 RUNS ?= 3
 .PHONY: faults
-faults: install ## Kill every part RUNS times under load and prove each run (SEED repeats one)
+faults: install ## Kill every part RUNS times under load, hurt all else once, prove every bill (SEED repeats it)
 	@$(BIN)/python -m tests.fault.campaign --runs $(RUNS) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench
