@@ -22,13 +22,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tests.infra.absences import ABSENCES
-from tests.infra.clock_steps import CLOCK_STEPS
-from tests.infra.deliveries import DELIVERIES
-from tests.infra.hurt import Kind, platform_to_hurt
-from tests.infra.kills import KILLS
+from tests.fault.scenarios.absences import ABSENCES
+from tests.fault.scenarios.clock_steps import CLOCK_STEPS
+from tests.fault.scenarios.deliveries import DELIVERIES
+from tests.fault.scenarios.hurt import Kind, platform_to_hurt
+from tests.fault.scenarios.kills import KILLS
+from tests.fault.scenarios.scenario import Scenario, under_load
 from tests.infra.load import End
-from tests.infra.scenario import Scenario, under_load
 from tests.infra.tenant import Proof
 
 OTHERS = [*ABSENCES, *CLOCK_STEPS, *DELIVERIES]

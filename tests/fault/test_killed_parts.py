@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.infra.hurt import Place, platform_to_hurt
-from tests.infra.kills import KILLS
-from tests.infra.scenario import Scenario, under_load
+from tests.fault.scenarios.hurt import Place, platform_to_hurt
+from tests.fault.scenarios.kills import KILLS
+from tests.fault.scenarios.scenario import Scenario, under_load
 
 STRIKES = 3
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from modelyard_client import Modelyard
 
-from tests.infra.scenario import PHASE_S_MAX
+from tests.fault.scenarios.scenario import PHASE_S_MAX
 from tests.infra.tenant import Tenant, until
 from tests.infra.up import Up, running_up
 from tests.infra.witnesses import Fault

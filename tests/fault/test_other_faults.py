@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.infra.absences import ABSENCES
-from tests.infra.clock_steps import CLOCK_STEPS
-from tests.infra.deliveries import DELIVERIES
-from tests.infra.hurt import Kind, Place, platform_to_hurt
-from tests.infra.scenario import Scenario, under_load
+from tests.fault.scenarios.absences import ABSENCES
+from tests.fault.scenarios.clock_steps import CLOCK_STEPS
+from tests.fault.scenarios.deliveries import DELIVERIES
+from tests.fault.scenarios.hurt import Kind, Place, platform_to_hurt
+from tests.fault.scenarios.scenario import Scenario, under_load
 
 SCENARIOS = [*ABSENCES, *CLOCK_STEPS, *DELIVERIES]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tests.infra.hurt import Kind
+from tests.fault.scenarios.hurt import Kind
+from tests.fault.scenarios.scenario import Round, Scenario
 from tests.infra.load import End
-from tests.infra.scenario import Round, Scenario
 from tests.infra.tenant import RECOVERED_S_MAX, until
 
 STEP_S = -3600

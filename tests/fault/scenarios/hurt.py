@@ -11,9 +11,9 @@ from pathlib import Path
 
 from embedded.platform import Platform, running_platform
 from embedded.supervisor import SupervisorLimits
+from tests.fault.scenarios.wall_clock import WallClock
 from tests.infra.postgres import Postgres, running_postgres
 from tests.infra.up import processes_naming
-from tests.infra.wall_clock import WallClock
 
 # A part that we kill every few seconds does not fail by itself: no kill waits longer than another.
 AT_ONCE = SupervisorLimits(steady_s=1.0)

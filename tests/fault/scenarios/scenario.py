@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from modelyard_client import Modelyard
 
-from tests.infra.hurt import Kind, Place
+from tests.fault.scenarios.hurt import Kind, Place
 from tests.infra.load import ClientLog
 from tests.infra.tenant import READY_S_MAX, Proof, Tenant, until
 from tests.infra.witnesses import Fault, Ledger

@@ -10,7 +10,7 @@ from enum import Enum
 from functools import partial
 
 from embedded.platform import Platform
-from tests.infra.scenario import Round, Scenario
+from tests.fault.scenarios.scenario import Round, Scenario
 from tests.infra.tenant import Tenant, until
 from tests.infra.witnesses import Fault, instance_owners, instance_processes, read_lives
 

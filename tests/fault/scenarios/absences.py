@@ -10,9 +10,9 @@ from functools import partial
 import psutil
 from modelyard.inference.v1 import operations_pb2
 
-from tests.infra.hurt import Kind
+from tests.fault.scenarios.hurt import Kind
+from tests.fault.scenarios.scenario import Round, Scenario
 from tests.infra.load import ClientLog, End
-from tests.infra.scenario import Round, Scenario
 from tests.infra.tenant import READY_S_MAX, TARGETS, until
 from tests.infra.witnesses import Fault
 

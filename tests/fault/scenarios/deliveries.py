@@ -27,8 +27,8 @@ from cli.session import collect
 from embedded.supervisor import Child, Supervisor
 from embedded.topology import PROVISIONER
 from services.billing.usecases.post_instance_facts import AHEAD_MAX
-from tests.infra.hurt import Kind, Place
-from tests.infra.scenario import Round, Scenario
+from tests.fault.scenarios.hurt import Kind, Place
+from tests.fault.scenarios.scenario import Round, Scenario
 from tests.infra.tenant import READY_S_MAX, until
 from tests.infra.witnesses import Ledger
 
