@@ -65,4 +65,4 @@ class Compose:
 
     def down(self) -> None:
         """Remove everything, state too."""
-        self._run("down", "--volumes", "--remove-orphans", "--timeout", "20", timeout_s=_UP_S_MAX)
+        self._run("down", "--volumes", "--remove-orphans", "--timeout", "2", timeout_s=_UP_S_MAX)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -36,26 +36,28 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def base_image(engine: None) -> str:
-    images.build_base()
-    return images.BASE
+    return _image(images.BASE, images.build_base)
 
 
 @pytest.fixture(scope="session")
 def platform_image(base_image: str) -> str:
-    images.build_platform()
-    return images.PLATFORM
+    return _image(images.PLATFORM, images.build_platform)
 
 
 @pytest.fixture(scope="session")
 def nats_image(engine: None) -> str:
-    images.build_nats()
-    return images.NATS
+    return _image(images.NATS, images.build_nats)
 
 
 @pytest.fixture(scope="session")
 def postgres_image(base_image: str) -> str:
-    images.build_postgres()
-    return images.POSTGRES
+    return _image(images.POSTGRES, images.build_postgres)
+
+
+def _image(name: str, build: Callable[[], None]) -> str:
+    if os.environ.get(images.BUILT_VARIABLE) != "built":
+        build()
+    return name
 
 
 @pytest.fixture(scope="session")

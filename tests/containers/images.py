@@ -1,4 +1,8 @@
-"""Images made on this machine, without a registry: a base, the platform's own, NATS and PostgreSQL from their wheels."""
+"""Images made on this machine, without a registry: a base, the platform's own, NATS and PostgreSQL from their wheels.
+
+The tests build what they need. `python -m tests.containers.images` builds all before; then `MODELYARD_TEST_IMAGES=built`
+spares the tests from doing it again.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ BASE = "modelyard-test-base"
 PLATFORM = "modelyard-test"
 NATS = "modelyard-test-nats"
 POSTGRES = "modelyard-test-postgres"
+BUILT_VARIABLE = "MODELYARD_TEST_IMAGES"
 _BUILD_S_MAX = 600
 # What the platform needs of its base, see deploy/docker/Dockerfile.
 _PACKAGES = ("python3", "python3-venv", f"libpython3.{sys.version_info.minor}", "libgomp1", "ca-certificates")
@@ -94,3 +99,8 @@ def _build(image: str, dockerfile: str, context: str) -> None:
     arguments = ("--quiet", "--tag", image, "--file", str(PARTS / dockerfile))
     base = ("--build-arg", f"BASE={BASE}") if dockerfile == "postgres.Dockerfile" else ()
     docker("build", *arguments, *base, context, timeout_s=_BUILD_S_MAX)
+
+
+if __name__ == "__main__":
+    for build in (build_base, build_nats, build_postgres, build_platform):
+        build()
