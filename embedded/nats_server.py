@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import random
 import secrets
 import shutil
 import socket
@@ -275,8 +277,24 @@ async def _greets(port: int, name: str) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on at this moment.
+
+    Not one of those that the kernel gives to outgoing connections: such a connection may take a port before its
+    listener does, and keep it for hours.
+    """
+    while True:
+        port = random.choice(_listener_ports())  # noqa: S311 - no secret
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+
+
+def _listener_ports() -> range:
+    """Unprivileged ports below the kernel's own, or above them where there are more."""
+    try:
+        lowest, highest = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except OSError:
+        lowest, highest = 32768, 60999
+    return max(range(10_000, lowest), range(highest + 1, 65_536), key=len) or range(10_000, 65_536)

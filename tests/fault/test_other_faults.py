@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.fault.scenarios.absences import ABSENCES
+from tests.fault.scenarios.absences import ABSENCES, NATS_AWAY_BRIEFLY
 from tests.fault.scenarios.clock_steps import CLOCK_STEPS
 from tests.fault.scenarios.deliveries import DELIVERIES
 from tests.fault.scenarios.hurt import Kind, Place, platform_to_hurt
 from tests.fault.scenarios.scenario import Scenario, under_load
 
-SCENARIOS = [*ABSENCES, *CLOCK_STEPS, *DELIVERIES]
+SCENARIOS = [NATS_AWAY_BRIEFLY, *ABSENCES[1:], *CLOCK_STEPS, *DELIVERIES]
 
 
 def of_kind(kind: Kind) -> pytest.MarkDecorator:

@@ -32,7 +32,7 @@ METADATA = MetaData()
 CHASSIS = chassis_tables(METADATA)
 PRIVATE_KEY, PUBLIC_KEY = new_signing_key()
 SERVICE = "modelyard.deploy.v1.ProjectService"
-ADMIN = (("authorization", f"Bearer {issue_token(PRIVATE_KEY, 'ann', expires_s=600, admin=True)}"),)
+ADMIN = (("authorization", f"Bearer {issue_token(PRIVATE_KEY, 'ann', expires_s=86_400, admin=True)}"),)
 
 Handler = Callable[[deploy_pb2.CreateProjectRequest], Awaitable[deploy_pb2.Project]]
 
