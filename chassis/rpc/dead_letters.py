@@ -14,6 +14,7 @@ from chassis.dead_letters import Handlers, replay_dead_letters
 from chassis.errors import InvalidArgument
 from chassis.paging import page_size, page_token_decode, page_token_encode, split_page
 from chassis.rpc.server import ServedService
+from chassis.timestamps import timestamp
 
 SERVICE = "modelyard.events.v1.DeadLetterService"
 IDS_MAX = 100
@@ -73,10 +74,12 @@ class DeadLetterServicer(dead_letters_pb2_grpc.DeadLetterServiceServicer):
 
 
 def _to_proto(row: Any) -> dead_letters_pb2.DeadLetter:
-    letter = dead_letters_pb2.DeadLetter(
-        id=row.id, consumer=row.consumer, subject=row.subject, why=row.why, size_bytes=row.size_bytes
+    return dead_letters_pb2.DeadLetter(
+        id=row.id,
+        consumer=row.consumer,
+        subject=row.subject,
+        why=row.why,
+        size_bytes=row.size_bytes,
+        receive_time=timestamp(row.receive_time),
+        replay_time=None if row.replay_time is None else timestamp(row.replay_time),
     )
-    letter.receive_time.FromDatetime(row.receive_time)
-    if row.replay_time is not None:
-        letter.replay_time.FromDatetime(row.replay_time)
-    return letter

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.catalog.v1 import catalog_pb2, events_pb2
 
 from chassis.events import Event, published_event
+from chassis.timestamps import timestamp
 
 
 def version_published(model_version: str, uid: str, stage: int, sequence: int, now: datetime) -> Event:
@@ -40,10 +40,3 @@ def lifecycle_changed(
         sequence=sequence,
         time=now,
     )
-
-
-def timestamp(moment: datetime) -> Timestamp:
-    """A proto timestamp of an aware moment."""
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

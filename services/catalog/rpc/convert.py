@@ -6,7 +6,7 @@ from datetime import datetime
 
 from modelyard.catalog.v1 import catalog_pb2
 
-from services.catalog.events.published import timestamp
+from chassis.timestamps import timestamp
 from services.catalog.storage.tables import (
     CollectionRow,
     InstanceTypeRow,

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.deploy.v1 import events_pb2, routes_pb2
 from modelyard.type.v1 import access_pb2
 
 from chassis.clock import time_from_ms
 from chassis.events import Event, Projection, published_event
+from chassis.timestamps import timestamp
 from services.deploy.domain.deployments import DeploymentState
 from services.deploy.storage.tables import ApiKeyRow, DeploymentRow, InstanceRow, ProjectRow
-
-
-def timestamp(moment: datetime) -> Timestamp:
-    """A proto timestamp of an aware moment."""
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
 
 
 def project_created(row: ProjectRow) -> Event:

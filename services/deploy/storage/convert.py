@@ -11,6 +11,7 @@ from modelyard.type.v1 import access_pb2
 
 from chassis.clock import time_from_ms
 from chassis.names import ResourcePattern
+from chassis.timestamps import timestamp
 from services.deploy.domain.deployments import InstanceState
 from services.deploy.storage.tables import (
     ApiKeyRow,
@@ -27,11 +28,7 @@ DEPLOYMENT = ResourcePattern("projects/{project}/endpoints/{endpoint}/deployment
 
 
 def _stamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
+    return None if moment is None else timestamp(moment)
 
 
 def project_to_proto(row: ProjectRow) -> deploy_pb2.Project:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import routes_pb2
 
 from chassis.database import UnitOfWork
+from chassis.timestamps import timestamp
 from services.deploy.domain.deployments import InstanceState
 from services.deploy.events.published import route as route_projection
 from services.deploy.storage import queries
@@ -59,8 +59,6 @@ def _route(
     deployments: Sequence[DeploymentRow],
     targets: Mapping[str, list[routes_pb2.RouteTarget]],
 ) -> bytes:
-    created = Timestamp()
-    created.FromDatetime(endpoint.create_time)
     value = routes_pb2.Route(
         endpoint_uid=endpoint.uid,
         endpoint=endpoint.name,
@@ -72,7 +70,7 @@ def _route(
             for row in deployments
             if not row.deleting
         ],
-        create_time=created,
+        create_time=timestamp(endpoint.create_time),
     )
     return value.SerializeToString(deterministic=True)
 
@@ -81,10 +79,6 @@ def _route_deployment(
     endpoint: EndpointRow, row: DeploymentRow, targets: Sequence[routes_pb2.RouteTarget]
 ) -> routes_pb2.RouteDeployment:
     version = catalog_pb2.ModelVersion.FromString(row.version_facts)
-    retires = None
-    if row.retire_time is not None:
-        retires = Timestamp()
-        retires.FromDatetime(row.retire_time)
     return routes_pb2.RouteDeployment(
         uid=row.uid,
         deployment=row.name,
@@ -96,5 +90,5 @@ def _route_deployment(
         price_version=row.price_version if endpoint.kind == SERVERLESS else "",
         quote=row.quote,
         targets=targets,
-        retire_time=retires,
+        retire_time=None if row.retire_time is None else timestamp(row.retire_time),
     )
