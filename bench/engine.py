@@ -16,8 +16,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from chassis.ids import new_uid
 from chassis.instance_secret import INSTANCE_SECRET_HEADER, instance_secret
-from embedded.nats_server import free_port
 from embedded.parent_death import tied_command
+from embedded.ports import free_port
 from engines.repository import build_repository
 from services.deploy.compute.triton import find_triton, prepare_backends, triton_arguments, triton_environment
 

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
 
-from embedded.nats_server import free_port
 from embedded.parent_death import tied_command
+from embedded.ports import free_port
 
 # PostgreSQL refuses to run as root.
 _UNPRIVILEGED = "nobody"

@@ -12,17 +12,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
 
-from chassis.access import issue_token, new_signing_key
 from chassis.bus import Bus
 from chassis.service import write_atomically
-from embedded.home import ADMIN, SERVICES, TOKEN_S
+from embedded.control_plane import kept_secret, kept_signing_key, write_admin_token, write_service_token
+from embedded.home import SERVICES
 from embedded.nats_identity import NatsIdentities, write_secret
 from embedded.nats_server import NatsServerSettings, nats_configuration
 from embedded.topology import PROVISIONER, apply_topology, issue_credential
@@ -44,24 +43,19 @@ def prepare(root: Path) -> None:
     """Write a folder for each part below `root`: `keys` is the root of all trust and is mounted into no service."""
     keys = root / "keys"
     identities = NatsIdentities.create(keys / "nats")
-    signing_key, public_key = keys / "control-plane.key", keys / "control-plane.pub"
-    if not signing_key.exists():
-        private, public = new_signing_key()
-        write_secret(public_key, public.encode())
-        write_secret(signing_key, private.encode())
-    private = signing_key.read_text()
+    public_key = keys / "control-plane.pub"
+    signing_key = kept_signing_key(keys / "control-plane.key", public_key)
     for service in SERVICES:
         folder = root / service
-        token = issue_token(private, service, expires_s=TOKEN_S, service=service)
-        write_secret(folder / "service.token", token.encode())
+        write_service_token(signing_key, service, folder / "service.token")
         write_secret(folder / "control-plane.pub", public_key.read_bytes())
         issue_credential(identities, service, folder / "nats.creds")
         if service in WITH_CLUSTER_SECRET:
-            write_secret(folder / "cluster.secret", _kept(keys / "cluster.secret"))
+            write_secret(folder / "cluster.secret", kept_secret(keys / "cluster.secret"))
         if service in WITH_DATABASE:
-            write_secret(folder / "pgpass", b"*:*:*:*:" + _kept(keys / f"{service}.password"))
+            write_secret(folder / "pgpass", b"*:*:*:*:" + kept_secret(keys / f"{service}.password"))
     issue_credential(identities, PROVISIONER, keys / "provisioner.creds")
-    write_secret(root / "postgres" / "password", _kept(keys / "postgres.password"))
+    write_secret(root / "postgres" / "password", kept_secret(keys / "postgres.password"))
     configuration = nats_configuration(
         identities,
         NatsServerSettings(),
@@ -72,15 +66,8 @@ def prepare(root: Path) -> None:
     )
     write_secret(root / "nats" / "nats.conf", configuration.encode())
     admin = root / "admin"
-    write_secret(admin / "admin.token", issue_token(private, ADMIN, expires_s=TOKEN_S, admin=True).encode())
+    write_admin_token(signing_key, admin / "admin.token")
     write_atomically(admin / "addresses.json", json.dumps(_addresses(), indent=2))
-
-
-def _kept(path: Path) -> bytes:
-    """A random secret that is the same the next time."""
-    if not path.exists():
-        write_secret(path, secrets.token_hex(32).encode())
-    return path.read_bytes()
 
 
 def _addresses() -> dict[str, object]:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from chassis.access import issue_token, new_signing_key
-from embedded.nats_identity import write_secret
-from embedded.nats_server import free_port
+from embedded.control_plane import kept_secret, kept_signing_key, write_admin_token, write_service_token
+from embedded.ports import free_port, is_free
 
-ADMIN = "admin"
 SERVICES = ("catalog", "deploy", "billing", "inference")
 LISTENERS = (*SERVICES, "rest")
-TOKEN_S = 365 * 86_400
 
 
 class HomeUnusable(Exception):
@@ -105,17 +100,11 @@ class Home:
             ) from None
         for folder in (self.logs, self.path / "run"):
             folder.mkdir(exist_ok=True)
-        if not self.signing_key.exists():
-            private, public = new_signing_key()
-            write_secret(self.public_key, public.encode())
-            write_secret(self.signing_key, private.encode())
-        if not self.cluster_secret.exists():
-            write_secret(self.cluster_secret, secrets.token_hex(32).encode())
-        private = self.signing_key.read_text()
-        write_secret(self.admin_credential, issue_token(private, ADMIN, expires_s=TOKEN_S, admin=True).encode())
+        signing_key = kept_signing_key(self.signing_key, self.public_key)
+        kept_secret(self.cluster_secret)
+        write_admin_token(signing_key, self.admin_credential)
         for service in SERVICES:
-            token = issue_token(private, service, expires_s=TOKEN_S, service=service)
-            write_secret(self.service_token(service), token.encode())
+            write_service_token(signing_key, service, self.service_token(service))
             self.ready_file(service).unlink(missing_ok=True)
         self.addresses.unlink(missing_ok=True)
         return self._ports()
@@ -126,7 +115,7 @@ class Home:
         ports: dict[str, int] = {}
         for name in LISTENERS:
             port = kept.get(name, 0)
-            ports[name] = port if port and _is_free(port) else _free_port_besides(set(ports.values()))
+            ports[name] = port if port and is_free(port) else _free_port_besides(set(ports.values()))
         path.write_text(json.dumps(ports))
         return ports
 
@@ -138,16 +127,6 @@ class Home:
         except (OSError, ValueError):
             return None
         return pid or None
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _free_port_besides(taken: set[int]) -> int:

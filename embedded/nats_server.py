@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import random
 import secrets
 import shutil
-import socket
 import subprocess
 import sysconfig
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from typing import IO
 
 from embedded.nats_identity import NatsIdentities
 from embedded.parent_death import tied_command
+from embedded.ports import free_port, is_free
 
 _GIB = 1 << 30
 _POLL_S = 0.02
@@ -175,14 +173,7 @@ class NatsServer:
             port = self.port
         except (FileNotFoundError, ValueError):
             return None
-        with socket.socket() as probe:
-            # A port in TIME_WAIT is free for a listener, as it is for nats-server.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                return None
-        return port
+        return port if is_free(port) else None
 
     def _configuration(self, port: int) -> str:
         pid_file = json.dumps(str(self.folder / "nats.pid"))
@@ -274,27 +265,3 @@ async def _greets(port: int, name: str) -> bool:
         return False
     finally:
         writer.close()
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on at this moment.
-
-    Not one of those that the kernel gives to outgoing connections: such a connection may take a port before its
-    listener does, and keep it for hours.
-    """
-    while True:
-        port = random.choice(_listener_ports())  # noqa: S311 - no secret
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-
-
-def _listener_ports() -> range:
-    """Unprivileged ports below the kernel's own, or above them where there are more."""
-    try:
-        lowest, highest = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    except OSError:
-        lowest, highest = 32768, 60999
-    return max(range(10_000, lowest), range(highest + 1, 65_536), key=len) or range(10_000, 65_536)

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import asyncpg
 
-from embedded.nats_server import free_port
 from embedded.parent_death import tied_command
+from embedded.ports import free_port
 
 ADDRESS_VARIABLE = "MODELYARD_TEST_POSTGRES_URL"
 _UNPRIVILEGED = "nobody"
