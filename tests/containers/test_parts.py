@@ -22,7 +22,8 @@ from tests.infra.postgres import ADDRESS_VARIABLE
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 _SUITES = (
     "tests/integration/chassis/test_migrations.py",
-    "tests/integration/chassis/test_outbox_and_inbox.py",
+    "tests/integration/chassis/test_outbox.py",
+    "tests/integration/chassis/test_inbox.py",
     "tests/integration/billing/test_posting_usage.py",
 )
 _EVENTS = 200
