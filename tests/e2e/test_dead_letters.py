@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
-
-from modelyard.deploy.v1 import events_pb2
 
 from chassis.bus import Bus
 from chassis.clock import SystemClock
-from chassis.events import published_event
 from chassis.ids import new_uid
 from embedded.home import Home
-from services.billing.usecases.post_instance_facts import AHEAD_MAX
+from tests.infra.early_fact import early_fact
 from tests.infra.tenant import until
 from tests.infra.up import Up
-
-SOON = timedelta(seconds=2)
 
 
 async def test_a_dead_letter_is_listed_and_replayed(up: Up) -> None:
@@ -24,19 +18,8 @@ async def test_a_dead_letter_is_listed_and_replayed(up: Up) -> None:
 
     The exit status says whether all took effect.
     """
-    clock, instance = SystemClock(), new_uid()
-    seen = events_pb2.InstanceObserved(instance_uid=instance)
-    seen.through_time.FromDatetime(clock.now() + AHEAD_MAX + SOON)
-    early = published_event(
-        "deploy",
-        "instance",
-        "observed",
-        seen,
-        project_uid=new_uid(),
-        aggregate_uid=instance,
-        sequence=1,
-        time=clock.now(),
-    )
+    clock = SystemClock()
+    early, near_time = early_fact()
     deploy = await Bus.connect(up.addresses["nats"], Home(up.home).nats_credential("deploy"), "deploy")
     await deploy.publish(early)
     inference = await Bus.connect(up.addresses["nats"], Home(up.home).nats_credential("inference"), "inference")
@@ -58,7 +41,7 @@ async def test_a_dead_letter_is_listed_and_replayed(up: Up) -> None:
     dead_id = letters()["billing-instances"]["id"]
 
     async def near() -> bool:
-        return clock.now() + AHEAD_MAX > seen.through_time.ToDatetime(clock.now().tzinfo)
+        return clock.now() > near_time
 
     await until(near, "the fact's time is near", s_max=30)
     replayed = up.json("events", "replay", dead_id)

@@ -11,11 +11,9 @@ import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, timedelta
 
 from modelyard.billing.v1 import billing_pb2
 from modelyard.billing.v1 import events_pb2 as billing_events
-from modelyard.deploy.v1 import events_pb2
 from modelyard.events.v1 import dead_letters_pb2
 from modelyard.type.v1 import money_pb2, usage_pb2
 
@@ -26,15 +24,14 @@ from chassis.ids import new_uid
 from cli.session import collect
 from embedded.supervisor import Child, Supervisor
 from embedded.topology import PROVISIONER
-from services.billing.usecases.post_instance_facts import AHEAD_MAX
 from tests.fault.scenarios.hurt import Kind, Place
 from tests.fault.scenarios.scenario import Round, Scenario
+from tests.infra.early_fact import early_fact
 from tests.infra.tenant import READY_S_MAX, until
 from tests.infra.witnesses import Ledger
 
 USAGE = "modelyard.inference.v1.usage.recorded._"
 RECORDS_A_MESSAGE = (1, 5)
-SOON = timedelta(seconds=2)
 
 
 @asynccontextmanager
@@ -132,19 +129,8 @@ async def poisoned_message(played: Round) -> None:
     """
     await played.scale(0)
     fault = played.goes_wrong("poisoned message")
-    clock, instance = SystemClock(), new_uid()
-    seen = events_pb2.InstanceObserved(instance_uid=instance)
-    seen.through_time.FromDatetime(clock.now() + AHEAD_MAX + SOON)
-    early = published_event(
-        "deploy",
-        "instance",
-        "observed",
-        seen,
-        project_uid=new_uid(),
-        aggregate_uid=instance,
-        sequence=1,
-        time=clock.now(),
-    )
+    clock = SystemClock()
+    early, near_time = early_fact()
     async with bus_as(played.place, "inference") as inference, bus_as(played.place, "deploy") as deploy:
         await inference.publish_raw(USAGE, b"no usage", {"Nats-Msg-Id": new_uid()})
         await deploy.publish(early)
@@ -158,7 +144,7 @@ async def poisoned_message(played: Round) -> None:
         return (await waiting()).keys() == {"billing-usage", "billing-instances"}
 
     async def near() -> bool:
-        return clock.now() + AHEAD_MAX > seen.through_time.ToDatetime(UTC)
+        return clock.now() > near_time
 
     await until(both_wait, "both messages are dead letters", s_max=READY_S_MAX)
     ids = await waiting()
