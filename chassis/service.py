@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 
-from chassis.clock import Clock, SystemClock
+from chassis.clock import SystemClock
 from chassis.rpc.server import check_listener
 from chassis.settings import ServiceSettings
 from chassis.telemetry import MetricsServer, configure_logging, configure_tracing, get_logger
@@ -32,7 +32,7 @@ class ServiceContext:
     def __init__(self, name: str, settings: ServiceSettings) -> None:
         self.name = name
         self.settings = settings
-        self.clock: Clock = SystemClock()
+        self.clock = SystemClock()
         self.stop_event = asyncio.Event()
         self.failed = False
         self.metrics_url = ""

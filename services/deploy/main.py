@@ -52,7 +52,8 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
             host=settings.instance_host,
             lease_file=settings.lease_file,
             cgroup_parent=settings.cgroup_parent,
-        )
+        ),
+        clock,
     )
     reconciler = Reconciler(
         database,
