@@ -13,18 +13,6 @@ from pydantic_settings import BaseSettings
 class ServiceSettings(BaseSettings):
     """Settings every service has; a service subclasses it and sets `env_prefix`."""
 
-    @classmethod
-    def from_environment(cls) -> Self:
-        """Read the environment; end the process with status 2 and a line for each setting that is missing or wrong."""
-        try:
-            return cls()
-        except ValidationError as error:
-            prefix = cls.model_config.get("env_prefix", "")
-            for wrong in error.errors(include_input=False, include_url=False):
-                name = f"{prefix}{'_'.join(map(str, wrong['loc'])).upper()}"
-                print(f"{name}: {wrong['msg']}", file=sys.stderr)  # noqa: T201 - logging is not configured yet
-            sys.exit(2)
-
     # Where its state lies; made with mode 0700.
     data_dir: Path
     # `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; empty means a SQLite file in data_dir.
@@ -77,6 +65,18 @@ class ServiceSettings(BaseSettings):
     metrics_address: str = "127.0.0.1:0"
     # Longest time a clean stop may take, seconds.
     stop_s_max: float = 10.0
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment; end the process with status 2 and a line for each setting that is missing or wrong."""
+        try:
+            return cls()
+        except ValidationError as error:
+            prefix = cls.model_config.get("env_prefix", "")
+            for wrong in error.errors(include_input=False, include_url=False):
+                name = f"{prefix}{'_'.join(map(str, wrong['loc'])).upper()}"
+                print(f"{name}: {wrong['msg']}", file=sys.stderr)  # noqa: T201 - logging is not configured yet
+            sys.exit(2)
 
     def resolved_database_url(self, service: str) -> str:
         """The database URL, with the default file filled in."""
