@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import nats.js.errors
 from nats.aio.client import Client
@@ -37,6 +38,7 @@ _STORE_FAILED = 10077
 # A connection whose other end vanished without a word is noticed after two of these.
 _PING_INTERVAL_S = 10
 _RETRY_S_MAX = 5.0
+_Answer = TypeVar("_Answer")
 
 
 class BusUnavailable(Problem):
@@ -56,6 +58,20 @@ class StreamFull(BusUnavailable):
 def inbox_prefix(name: str) -> str:
     """Where replies to one identity go; its credential lets nobody else listen there."""
     return f"_INBOX.{name}"
+
+
+async def _answered(request: Awaitable[_Answer]) -> _Answer:
+    """What NATS answers.
+
+    The library waits with `asyncio.wait_for`, which on Python 3.11 forgets that its task was cancelled where the answer
+    comes at the same moment; a task that is told to end once would then run on for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    answer = await request
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return answer
 
 
 class Bus:
@@ -169,8 +185,8 @@ class Bus:
             StreamFull: the stream takes nothing for now.
         """
         try:
-            ack = await self._jetstream.publish(
-                subject, data, timeout=timeout_s or self._ack_timeout_s, headers=dict(headers)
+            ack = await _answered(
+                self._jetstream.publish(subject, data, timeout=timeout_s or self._ack_timeout_s, headers=dict(headers))
             )
         except nats.js.errors.APIError as error:
             kind = StreamFull if error.err_code == _STORE_FAILED else BusUnavailable
@@ -193,11 +209,13 @@ class Bus:
                 if known_sequence >= sequence:
                     return False
                 try:
-                    await self._jetstream.publish(
-                        subject,
-                        framed,
-                        timeout=self._ack_timeout_s,
-                        headers={_EXPECTED_REVISION: str(revision)},
+                    await _answered(
+                        self._jetstream.publish(
+                            subject,
+                            framed,
+                            timeout=self._ack_timeout_s,
+                            headers={_EXPECTED_REVISION: str(revision)},
+                        )
                     )
                 except nats.js.errors.APIError as error:
                     if error.err_code not in _WRONG_REVISION:
@@ -210,7 +228,7 @@ class Bus:
     async def _bucket_entry(self, bucket: str, subject: str) -> tuple[int, int]:
         """Revision and sequence of a key's value; (0, -1) when there is none."""
         try:
-            entry = await self._jetstream.get_last_msg(f"KV_{bucket}", subject, direct=True)
+            entry = await _answered(self._jetstream.get_last_msg(f"KV_{bucket}", subject, direct=True))
         except nats.js.errors.NotFoundError:
             return 0, -1
         try:
@@ -285,7 +303,7 @@ class Bus:
             BusUnavailable: away.
         """
         try:
-            return (await self._jetstream.stream_info(stream)).state.last_seq
+            return (await _answered(self._jetstream.stream_info(stream))).state.last_seq
         except NATS_ERRORS as error:
             raise BusUnavailable(f"NATS did not describe {stream}: {_said(error)}") from error
 

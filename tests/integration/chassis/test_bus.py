@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from nats.js.api import DiscardPolicy, StreamConfig
+from nats.js.api import DiscardPolicy, PubAck, StreamConfig
 
 from chassis.bus import Bus, BusUnavailable, StreamFull
 from chassis.errors import Problem
@@ -246,3 +246,22 @@ async def test_a_closed_bus_is_unavailable(nats: Broker) -> None:
     await bus.close()
     with pytest.raises(BusUnavailable):
         await bus.publish(posted(1))
+
+
+async def test_a_publisher_that_is_cancelled_as_the_answer_comes_ends(
+    nats: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment cannot be hit with a real answer, so the library's wait for one is stood in for."""
+    bus = await nats.bus_as("billing")
+    answer = asyncio.get_running_loop().create_future()
+
+    async def publish(*_: object, timeout: float, **__: object) -> object:  # the library's name
+        return await asyncio.wait_for(answer, timeout)
+
+    monkeypatch.setattr(bus._jetstream, "publish", publish)
+    publishing = asyncio.create_task(bus.publish(posted(1)))
+    await asyncio.sleep(0)
+    answer.set_result(PubAck(stream="BILLING", seq=1))
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
