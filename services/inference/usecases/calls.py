@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -17,14 +17,8 @@ from chassis.errors import Problem
 from chassis.ids import new_uid
 from chassis.telemetry import get_logger, request_id, span, traceparent
 from chassis.timestamps import timestamp
-from services.inference.access.routes import Destination, RouteDirectory, unreached
-from services.inference.backends.triton import (
-    EMBED_ROWS_MAX,
-    Embedded,
-    NothingRead,
-    TritonBackend,
-    named_outputs,
-)
+from services.inference.access.routes import Destination, RouteDirectory
+from services.inference.backends.triton import EMBED_ROWS_MAX, Embedded, TritonBackend, named_outputs
 from services.inference.domain.calls import Message, Sampling, check_inputs, check_messages, check_sampling
 from services.inference.domain.errors import (
     EngineTimeout,
@@ -36,6 +30,7 @@ from services.inference.domain.prompts import render_prompt
 from services.inference.domain.usage import Counts, Outcome, billed, cut_by_us
 from services.inference.journal.journal import Entry, Journal
 from services.inference.usecases.generation import Generation
+from services.inference.usecases.instances import ask_one, stream_from_one
 from services.inference.usecases.measures import CallMeasure
 
 log = get_logger(__name__)
@@ -145,17 +140,10 @@ class Calls:
     async def _embed(
         self, destination: Destination, entry: Entry, inputs: Sequence[str]
     ) -> tuple[Embedded, routes_pb2.RouteTarget]:
-        avoid = ""
-        for attempt in (1, 2):
-            target = self.backend.choose(destination.deployment.targets, avoid)
-            avoid = target.instance_uid
-            with self.backend.in_flight(target):
-                try:
-                    return await self.backend.embed(target, entry.record.id, inputs), target
-                except NothingRead:
-                    if attempt == 2:
-                        raise unreached(destination) from None
-        raise unreached(destination)
+        async def ask(target: routes_pb2.RouteTarget) -> tuple[Embedded, routes_pb2.RouteTarget]:
+            return await self.backend.embed(target, entry.record.id, inputs), target
+
+        return await ask_one(self.backend, destination, ask)
 
     async def infer(
         self, key: routes_pb2.KeyAccess, request: service_pb2.ModelInferRequest
@@ -181,24 +169,24 @@ class Calls:
         request: service_pb2.ModelInferRequest,
         measure: CallMeasure,
     ) -> service_pb2.ModelInferResponse:
-        target = self.backend.choose(destination.deployment.targets)
         received = Counts()
         outcome: Outcome | None = None
         entry = self.open_with(key, destination, urgent=False)
         asked_model, asked_id = request.model_name, request.id
-        request.model_name, request.model_version, request.id = target.model_name, "", entry.record.id
+        request.model_version, request.id = "", entry.record.id
+
+        def ask(target: routes_pb2.RouteTarget) -> Awaitable[service_pb2.ModelInferResponse]:
+            request.model_name = target.model_name
+            return self.backend.raw_infer(target, request, timeout_s=self.limits.call_s_max)
+
         try:
-            with self.backend.in_flight(target):
-                response = await self.backend.raw_infer(target, request, timeout_s=self.limits.call_s_max)
+            response = await ask_one(self.backend, destination, ask)
             received = _counted(response, received)
             response.model_name, response.id = asked_model, asked_id
             # Its opening is durable at the latest with its settlement, which the answer waits for.
             if entry.opened.done():
                 entry.opened.result()
             outcome = Outcome.COMPLETED
-        except NothingRead:
-            outcome = Outcome.FAILED
-            raise unreached(destination) from None
         except Problem:
             outcome = Outcome.FAILED
             raise
@@ -233,34 +221,34 @@ class Calls:
         request: service_pb2.ModelInferRequest,
         measure: CallMeasure,
     ) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
-        target = self.backend.choose(destination.deployment.targets)
         inner = service_pb2.ModelInferRequest()
         inner.CopyFrom(request)
-        inner.model_name, inner.model_version = target.model_name, ""
+        inner.model_version = ""
+
+        def ask(target: routes_pb2.RouteTarget) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
+            inner.model_name = target.model_name
+            return self.backend.raw_stream(target, inner)
+
         received, delivered = Counts(), Counts()
         outcome: Outcome | None = None
         entry = self.open_with(key, destination)
         inner.id = entry.record.id
         limit = asyncio.timeout(self.limits.call_s_max)
         try:
-            with self.backend.in_flight(target):
-                async with limit, aclosing(self.backend.raw_stream(target, inner)) as responses:
-                    async for response in responses:
-                        received = _counted(response, received)
-                        measure.output()
-                        await entry.opened
-                        response.model_name, response.id = request.model_name, request.id
-                        yield response
-                        delivered = received
-                        if delivered.output_tokens:
-                            entry.progress(delivered)
+            async with limit, aclosing(stream_from_one(self.backend, destination, ask)) as responses:
+                async for response in responses:
+                    received = _counted(response, received)
+                    measure.output()
+                    await entry.opened
+                    response.model_name, response.id = request.model_name, request.id
+                    yield response
+                    delivered = received
+                    if delivered.output_tokens:
+                        entry.progress(delivered)
             outcome = Outcome.COMPLETED
         except TimeoutError:
             outcome = Outcome.TIMED_OUT
             raise EngineTimeout(f"the call took longer than {self.limits.call_s_max:g} s") from None
-        except NothingRead:
-            outcome = Outcome.FAILED
-            raise unreached(destination) from None
         except EngineTimeout:
             outcome = Outcome.TIMED_OUT if delivered.output_tokens else Outcome.FAILED
             raise

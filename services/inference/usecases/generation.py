@@ -11,11 +11,12 @@ from modelyard.deploy.v1 import routes_pb2
 
 from chassis.errors import Problem
 from chassis.telemetry import span
-from services.inference.access.routes import Destination, unreached
-from services.inference.backends.triton import NothingRead, Piece
+from services.inference.access.routes import Destination
+from services.inference.backends.triton import Piece
 from services.inference.domain.calls import Sampling
 from services.inference.domain.errors import EngineTimeout
 from services.inference.domain.usage import Counts, Outcome, billed, cut_by_us
+from services.inference.usecases.instances import stream_from_one
 from services.inference.usecases.measures import CallMeasure
 
 if TYPE_CHECKING:
@@ -109,19 +110,9 @@ class Generation:
             if is_heard and outcome is not Outcome.FAILED:
                 await durable
 
-    async def _read(self) -> AsyncGenerator[Piece, None]:
-        """Pieces from one instance; from another one when the first was not reached."""
-        avoid = ""
-        for attempt in (1, 2):
-            target = self._calls.backend.choose(self._destination.deployment.targets, avoid)
-            self.instance_uid = avoid = target.instance_uid
-            with self._calls.backend.in_flight(target):
-                answer = self._calls.backend.generate(target, self.id, self._prompt, self._sampling.parameters())
-                try:
-                    async with aclosing(answer) as pieces:
-                        async for piece in pieces:
-                            yield piece
-                    return
-                except NothingRead:
-                    if attempt == 2:
-                        raise unreached(self._destination) from None
+    def _read(self) -> AsyncGenerator[Piece, None]:
+        def ask(target: routes_pb2.RouteTarget) -> AsyncGenerator[Piece, None]:
+            self.instance_uid = target.instance_uid
+            return self._calls.backend.generate(target, self.id, self._prompt, self._sampling.parameters())
+
+        return stream_from_one(self._calls.backend, self._destination, ask)

@@ -96,7 +96,10 @@ Step = Piece | Exception | asyncio.Event
 
 
 class ScriptedBackend(TritonBackend):
-    """An instance that gives these pieces, raises these errors, and waits for these events, in order."""
+    """Instances that give these pieces, raise these errors, and wait for these events, in order.
+
+    `not_taken`: what an instance raises instead, by uid. `asked_instances`: by uid, in order.
+    """
 
     def __init__(self, *script: Step) -> None:
         super().__init__(b"a secret of tests alone", token_timeout_s=5)
@@ -104,8 +107,16 @@ class ScriptedBackend(TritonBackend):
         self.is_running = False
         self.asked: list[int] = []
         self.asked_raw = ("", "")
+        self.not_taken: dict[str, Exception] = {}
+        self.asked_instances: list[str] = []
 
-    async def generate(self, *_: Any) -> AsyncGenerator[Piece, None]:
+    def _ask(self, target: routes_pb2.RouteTarget) -> None:
+        self.asked_instances.append(target.instance_uid)
+        if not_taken := self.not_taken.get(target.instance_uid):
+            raise not_taken
+
+    async def generate(self, target: Any, *_: Any) -> AsyncGenerator[Piece, None]:
+        self._ask(target)
         self.is_running = True
         try:
             for step in self.script:
@@ -118,7 +129,8 @@ class ScriptedBackend(TritonBackend):
         finally:
             self.is_running = False
 
-    async def embed(self, _target: Any, _id: str, texts: Sequence[str]) -> Embedded:
+    async def embed(self, target: Any, _id: str, texts: Sequence[str]) -> Embedded:
+        self._ask(target)
         self.asked.append(len(texts))
         if len(self.asked) <= len(self.script):
             step = self.script[len(self.asked) - 1]
@@ -129,7 +141,11 @@ class ScriptedBackend(TritonBackend):
         # A text's number is its vector, so that order shows.
         return Embedded([int(text).to_bytes(8, "little") for text in texts], input_tokens=3 * len(texts))
 
-    async def raw_infer(self, _target: Any, request: Any, *, timeout_s: float) -> service_pb2.ModelInferResponse:
+    async def raw_stream(self, target: Any, request: Any) -> AsyncGenerator[service_pb2.ModelInferResponse, None]:
+        yield await self.raw_infer(target, request, timeout_s=1)
+
+    async def raw_infer(self, target: Any, request: Any, *, timeout_s: float) -> service_pb2.ModelInferResponse:
+        self._ask(target)
         self.asked_raw = (request.model_name, request.id)
         self.is_running = True
         for step in self.script:
