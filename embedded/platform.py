@@ -24,9 +24,9 @@ from embedded.topology import PROVISIONER, apply_topology, issue_service_credent
 
 LEASE_TOUCH_S = 2.0
 READY_S_MAX = 60.0
-# Deploy first: it ends the instances, and their ends must be known while NATS and billing still run.
-STOP_ORDER = ("deploy", "inference", "billing", "catalog", "nats")
-DEPLOY_STOP_S = 40.0
+# Inference first: instances without calls end at once. Then deploy: their ends must be known while NATS and billing run.
+STOP_ORDER = ("inference", "deploy", "billing", "catalog", "nats")
+DEPLOY_STOP_S = 60.0
 
 
 class PlatformFailed(Exception):

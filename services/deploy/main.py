@@ -51,6 +51,15 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
             cluster_secret_file=settings.cluster_secret_file,
             host=settings.instance_host,
             lease_file=settings.lease_file,
+            lease_stale_s=settings.lease_stale_s,
+            start_timeout_s=settings.instance_start_timeout_s,
+            load_timeout_s=settings.instance_load_timeout_s,
+            canary_timeout_s=settings.instance_canary_timeout_s,
+            canary_interval_s=settings.instance_canary_interval_s,
+            drain_s=settings.instance_drain_s,
+            restarts_max=settings.instance_restarts_max,
+            restart_window_s=settings.instance_restart_window_s,
+            log_bytes_max=settings.instance_log_bytes_max,
             cgroup_parent=settings.cgroup_parent,
         ),
         clock,
@@ -99,7 +108,8 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
     await server.start()
     context.ready({"grpc": server.address})
     await context.stop_event.wait()
-    async with asyncio.timeout(settings.stop_s_max * 2):
+    release_s = settings.instance_drain_s if settings.release_on_stop else 0
+    async with asyncio.timeout(settings.stop_s_max * 2 + release_s):
         await server.stop(grace_s=1.0)
         loop.cancel()
         await asyncio.gather(loop, return_exceptions=True)

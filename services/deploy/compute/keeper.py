@@ -41,7 +41,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True)
 class _End:
+    """Why an instance ends, and what its running calls get to finish, seconds."""
+
     why: str
+    grace_s: float = 0
     failed: bool = False
 
 
@@ -102,7 +105,7 @@ class Keeper:
         self._say(f"ending: {end.why}")
         # Beats go on while Triton stops: the instance is not released before it is gone.
         beats = asyncio.create_task(self._beat_for_ever())
-        await self._server.stop(grace_s=0 if end.failed else self._settings.stop_timeout_s + 2)
+        await self._server.stop(grace_s=end.grace_s)
         beats.cancel()
         remove_cgroup(self._limits.cgroup)
         self._log.close()
@@ -110,7 +113,8 @@ class Keeper:
 
     async def _wait_for_end(self) -> _End:
         await self._told_to_end.wait()
-        return _End("terminated")
+        # Triton counts the same time itself, in steps of a second.
+        return _End("terminated", grace_s=self._settings.drain_s + 2)
 
     async def _watch_lease(self) -> _End:
         """Beat, and return when nobody has touched the lease file for `lease_stale_s` of running time.
@@ -129,7 +133,10 @@ class Keeper:
             if lease_file is None or touched != seen:
                 seen, seen_at_s = touched, time.monotonic()
             elif time.monotonic() - seen_at_s > self._settings.lease_stale_s:
-                return _End(f"the platform's lease was not touched for {self._settings.lease_stale_s:g} s")
+                return _End(
+                    f"the platform's lease was not touched for {self._settings.lease_stale_s:g} s",
+                    grace_s=self._settings.stop_timeout_s,
+                )
 
     async def _serve(self) -> _End:
         backoff_s = self._settings.restart_backoff_s

@@ -177,8 +177,8 @@ class LocalProvider:
         if started is None:
             return None
         identity = keeper_identity(started)
-        # Triton's own limit, the keeper's margin on it, and what writing the record takes.
-        deadline_s = time.monotonic() + self._settings.stop_timeout_s + 10
+        # What its calls get, the keeper's margin on it, and what writing the record takes.
+        deadline_s = time.monotonic() + _settings_of(folder).drain_s + 10
         if keeper_alive(instance_uid, started):
             _signal(identity.pid, signal.SIGTERM)
         while keeper_alive(instance_uid, started):
@@ -279,6 +279,16 @@ def touch_lease(lease_file: Path) -> None:
     lease_file.parent.mkdir(parents=True, exist_ok=True)
     lease_file.touch()
     os.utime(lease_file)
+
+
+def _settings_of(folder: InstanceFolder) -> LocalSettings:
+    """Those that its keeper follows, however this process is set."""
+    record = read_record(folder.instance)
+    if record is None:
+        raise FileNotFoundError(
+            f"{folder.instance} is gone while its instance runs; restore it, or end the keeper by hand"
+        )
+    return LocalSettings.from_record(record["settings"])
 
 
 def _keeper_environment(given: Mapping[str, str]) -> dict[str, str]:

@@ -95,7 +95,7 @@ class Server:
             metrics_port=self._ports[1],
             secret=self._secret,
             shm_prefix=self._shm_prefix,
-            exit_timeout_s=self._settings.stop_timeout_s,
+            exit_timeout_s=self._settings.drain_s,
         )
         confined = [sys.executable, "-I", "-S", str(_CONFINE), "--parent", str(os.getpid())]
         confined += ["--cpus", ",".join(map(str, self._limits.cpus))]

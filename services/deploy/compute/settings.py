@@ -22,7 +22,8 @@ class LocalSettings:
         canary_timeout_s: One canary inference.
         canary_interval_s: Between canaries of a ready instance.
         check_interval_s: Between looks at processes, lease and memory, and between heartbeats.
-        stop_timeout_s: What running calls get to finish when an instance is ended.
+        drain_s: What running calls get to finish when an instance is ended; it takes no new ones, and goes when none is left.
+        stop_timeout_s: The same where nobody can wait for the end: the platform is gone.
         restarts_max: Starts of Triton in `restart_window_s` before the instance fails.
         restart_window_s: See `restarts_max`.
         restart_backoff_s: Pause before the first new start; doubles with each.
@@ -44,6 +45,7 @@ class LocalSettings:
     canary_timeout_s: float = 30.0
     canary_interval_s: float = 10.0
     check_interval_s: float = 1.0
+    drain_s: int = 30
     stop_timeout_s: int = 5
     restarts_max: int = 5
     restart_window_s: float = 600.0

@@ -37,6 +37,8 @@ EMBED_ROWS_MAX = 64
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 # How long the channel of an instance that nobody calls stays open.
 _CHANNEL_UNUSED_S_MAX = 600.0
+# What Triton says of a call that it did not take: it is starting, or it drains before its end.
+_NOT_TAKEN = ("Request for unknown model: ", "Server not ready", "Server is stopping, ")
 # Reasons an engine gives when it stops an answer before its end, as it does when it is unloaded.
 _BROKEN_OFF = frozenset({"cancelled", "abort"})
 _LENGTH = struct.Struct("<I")
@@ -71,7 +73,7 @@ class _Channel:
 
 
 class NothingRead(Exception):
-    """The instance was not reached: another one may be asked."""
+    """The instance was not reached, or takes no calls: another one may be asked."""
 
 
 class TritonBackend:
@@ -308,12 +310,14 @@ def _problem_of_code(code: grpc.StatusCode, details: str | None) -> Exception:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return EngineTimeout("the instance did not answer in time; try again, or ask for less")
     if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in (details or "").lower():
-        return NothingRead(details)
+        return NothingRead("it was not reached")
     return _refusal(details or code.name)
 
 
 def _refusal(text: str) -> Exception:
-    """What an engine said: one upper-case reason with key=value pairs; never passed on as it is."""
+    """What Triton or an engine said (one upper-case reason with key=value pairs); never passed on as it is."""
+    if text.startswith(_NOT_TAKEN):
+        return NothingRead("it takes no calls")
     words = text.split()
     reason = next((word for word in words if word.isupper() and "_" in word), "")
     facts = dict(word.split("=", 1) for word in words if "=" in word)

@@ -81,6 +81,27 @@ async def test_an_instance_lives_from_launch_to_terminate_and_leaves_nothing(
     assert await provider.terminate("life") == released_ms
 
 
+async def test_an_instance_that_is_told_to_end_finishes_its_calls_and_takes_no_new_ones(
+    provider: LocalProvider,
+) -> None:
+    await provider.launch(instance_spec("llamacpp", "drained", slots="2", context_tokens="512"))
+    client = EngineClient(await wait_for_state(provider, "drained", InstanceState.READY))
+    answering = asyncio.Event()
+    running = asyncio.create_task(client.generate("Hello", max_tokens=300, ignore_eos=True, answering=answering))
+    await answering.wait()
+    ending = asyncio.create_task(provider.terminate("drained"))
+
+    async def is_refused() -> bool:
+        return (await client.generate("Hello", max_tokens=1)).error.startswith("Request for unknown model: ")
+
+    await wait_until(is_refused)
+    assert not running.done()
+    answer = await running
+    assert (sum(answer.output_tokens), answer.finish_reasons[-1], answer.error) == (300, "length", "")
+    assert await ending is not None
+    await client.close()
+
+
 async def test_an_instance_tells_the_time_of_who_launched_it(settings: LocalSettings) -> None:
     """The wall clock stepped back an hour since the provider started: the life is as long as it was, and is then."""
     clock = SystemClock(wall_ns=lambda: time.time_ns() + HOUR_NS)

@@ -46,12 +46,15 @@ def test_an_engines_refusal_is_said_in_our_words(said: str, kind: type[Exception
     ("code", "details", "kind"),
     [
         (grpc.StatusCode.UNAVAILABLE, "last error: Failed to connect to remote host", NothingRead),
+        (grpc.StatusCode.UNAVAILABLE, "Request for unknown model: 'model' has no available versions", NothingRead),
+        (grpc.StatusCode.UNAVAILABLE, "Server not ready", NothingRead),
+        (grpc.StatusCode.INTERNAL, "ENGINE_FAILED Server not ready", EngineFailed),
         (grpc.StatusCode.UNAVAILABLE, "Socket closed", EngineFailed),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded", EngineTimeout),
         (grpc.StatusCode.INTERNAL, None, EngineFailed),
     ],
 )
-def test_only_an_instance_that_was_not_reached_may_be_replaced(
+def test_only_an_instance_that_did_not_take_the_call_may_be_replaced(
     code: grpc.StatusCode, details: str | None, kind: type[Exception]
 ) -> None:
     """Whatever else happened, it may have read the prompt."""
