@@ -46,6 +46,9 @@ class Row:
     refused: int = 0
     completed: int = 0
     cut: int = 0
+    cut_tokens_heard: int = 0
+    cut_tokens_billed: int = 0
+    cut_tokens_made: int = 0
     lost: int = 0
     double: int = 0
     core_ms_diff_max: int = 0
@@ -71,6 +74,9 @@ class Row:
         self.completed += len(log.ended(End.COMPLETED))
         self.refused += sum(1 for call in log.ended(End.REFUSED) if call.plan.valid)
         self.cut += len(log.ended(End.CUT, End.LEFT))
+        self.cut_tokens_heard += proof.cut_tokens.heard
+        self.cut_tokens_billed += proof.cut_tokens.billed
+        self.cut_tokens_made += proof.cut_tokens.made
         self.lost += sum(1 for call in log.ended(End.COMPLETED) if not records[call.request_id])
         self.double += sum(count - 1 for count in records.values() if count > 1)
         self.core_ms_diff_max = max(self.core_ms_diff_max, proof.core_ms_diff)
@@ -145,7 +151,9 @@ def _say(row: Row, turn_s: float, waiting: int) -> None:
     proved = "proved" if not row.differences else f"{len(row.differences)} DIFFERENCES"
     print(
         f"{row.runs} {row.process:<21} {turn_s:5.1f} s, {max(row.recover_s, default=0):5.1f} s to recover at most; "
-        f"{row.requests} requests, {row.refused} refused, {row.completed} completed, {row.cut} cut; lost {row.lost}, "
+        f"{row.requests} requests, {row.refused} refused, {row.completed} completed, {row.cut} cut; "
+        f"of the cut ones {row.cut_tokens_heard} tokens heard, {row.cut_tokens_billed} billed, {row.cut_tokens_made} made; "
+        f"lost {row.lost}, "
         f"double {row.double}, core-ms off by {row.core_ms_diff_max}, orphans {row.orphans}: {proved}; "
         f"{waiting} turns to go",
         flush=True,

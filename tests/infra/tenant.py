@@ -20,6 +20,7 @@ from cli.commands.discover import find_model
 from cli.session import collect
 from tests.infra.load import ClientLog, End, Load, Targets
 from tests.infra.witnesses import (
+    CutTokens,
     Fault,
     Ledger,
     check_bill,
@@ -47,6 +48,7 @@ class Proof:
 
     Attributes:
         recover_s: Seconds from each fault until every endpoint and every service answered again.
+        cut_tokens: What calls that did not come to their end brought, were billed and made.
         core_ms_diff: Largest difference between an instance's life and its bill.
         orphans: Processes of instances that do not live, and missing ones of those that do.
         differences: Everything in which the witnesses differ, a sentence each.
@@ -55,6 +57,7 @@ class Proof:
     log: ClientLog
     ledger: Ledger
     recover_s: Sequence[float]
+    cut_tokens: CutTokens
     core_ms_diff: int
     orphans: int
     differences: Sequence[str]
@@ -216,10 +219,19 @@ class Tenant:
             if owners.get(uid) == self.managed and life.exited_ms is not None
         ]
         orphans = check_processes(self.data_dir, lives)
+        engines = engine_counts(self.instances_dir)
         differences = [
-            *check_calls(log.calls, ledger, engine_counts(self.instances_dir), faults),
+            *check_calls(log.calls, ledger, engines, faults),
             *check_bill(ledger),
             *check_lives(lives, owners, self.managed, ledger, faults),
             *orphans,
         ]
-        return Proof(log, ledger, recover_s, max(core_ms_diffs, default=0), len(orphans), differences)
+        return Proof(
+            log,
+            ledger,
+            recover_s,
+            CutTokens.of(log.calls, ledger, engines),
+            max(core_ms_diffs, default=0),
+            len(orphans),
+            differences,
+        )

@@ -230,6 +230,36 @@ def _differences_of_broken(
         yield f"its question has {input_tokens} tokens, {_said(record)}"
 
 
+@dataclass
+class CutTokens:
+    """Output tokens of the calls that were cut or left and whose engine told what it made.
+
+    Attributes:
+        heard: At least as many came to the clients.
+        billed: As their records say.
+        made: As the engines' token logs say.
+    """
+
+    heard: int = 0
+    billed: int = 0
+    made: int = 0
+
+    @classmethod
+    def of(cls, calls: Sequence[Call], ledger: Ledger, engines: Mapping[str, Sequence[EngineCount]]) -> CutTokens:
+        """Sum over one tenant's calls."""
+        records = {record.request_id: record for record in ledger.records}
+        tokens = cls()
+        for call in calls:
+            record = records.get(call.request_id)
+            made = engines.get(record.id, ()) if record is not None else ()
+            if call.end not in (End.CUT, End.LEFT) or record is None or not made:
+                continue
+            tokens.heard += call.output_tokens_min
+            tokens.billed += usage_of(record).output_tokens
+            tokens.made += sum(one.usage.output_tokens for one in made)
+        return tokens
+
+
 def _said(record: usage_pb2.UsageRecord) -> str:
     outcome = usage_pb2.Outcome.Name(record.outcome).removeprefix("OUTCOME_")
     return f"record {record.id} says {outcome} {usage_of(record)}"

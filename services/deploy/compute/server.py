@@ -25,6 +25,8 @@ from services.deploy.compute.triton import find_triton, prepare_backends, triton
 
 _CONFINE = Path(__file__).with_name("confine.py")
 _STUB_NAME = "triton_python_backend_stub"
+# How often a Triton that is stopping is looked at.
+_STOP_LOOK_S = 0.05
 
 
 class ServerBroken(Exception):
@@ -199,21 +201,31 @@ class Server:
             await self._channel.close()
             self._channel = None
         process, self._process = self._process, None
-        self._model_stubs = []
         if process is not None:
             if process.returncode is None and grace_s > 0:
                 process.terminate()
-                try:
-                    await asyncio.wait_for(process.wait(), grace_s)
-                except TimeoutError:
-                    self._write_log(b"keeper: Triton did not stop in time and is killed\n")
+                await self._wait_ended(process, grace_s)
             _kill_group(process.pid)
             await process.wait()
+        self._model_stubs = []
         kill_own_children(but=set())
         if self._log_pump is not None:
             await self._log_pump
             self._log_pump = None
         clear_shared_memory(self._shm_prefix)
+
+    async def _wait_ended(self, process: asyncio.subprocess.Process, grace_s: float) -> None:
+        """Wait for Triton's end; without a stub nothing in it answers any more, and it soon has to go."""
+        loop = asyncio.get_running_loop()
+        end_s, can_answer = loop.time() + grace_s, True
+        while process.returncode is None:
+            if loop.time() > end_s:
+                self._write_log(b"keeper: Triton did not stop in time and is killed\n")
+                return
+            if can_answer and not any(map(_runs, self._model_stubs)):
+                can_answer = False
+                end_s = min(end_s, loop.time() + self._settings.stop_timeout_s)
+            await asyncio.sleep(_STOP_LOOK_S)
 
     def _stub_processes(self) -> list[psutil.Process]:
         if self.pid is None:

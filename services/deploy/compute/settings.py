@@ -23,7 +23,7 @@ class LocalSettings:
         canary_interval_s: Between canaries of a ready instance.
         check_interval_s: Between looks at processes, lease and memory, and between heartbeats.
         drain_s: What running calls get to finish when an instance is ended; it takes no new ones, and goes when none is left.
-        stop_timeout_s: The same where nobody can wait for the end: the platform is gone.
+        stop_timeout_s: The same where nobody can wait for the end, since the platform is gone, and where nothing answers.
         restarts_max: Starts of Triton in `restart_window_s` before the instance fails.
         restart_window_s: See `restarts_max`.
         restart_backoff_s: Pause before the first new start; doubles with each.

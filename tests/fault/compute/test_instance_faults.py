@@ -129,6 +129,24 @@ async def test_a_killed_stub_is_replaced_and_calls_in_flight_end(provider: Local
     await client.close()
 
 
+async def test_an_instance_whose_stub_dies_while_it_drains_ends_soon(provider: LocalProvider) -> None:
+    """Triton alone would wait for its calls as long as it may, and the instance is billed until it ends."""
+    await provider.launch(instance_spec("llamacpp", "drain-broken", slots="1", context_tokens="512"))
+    triton = await triton_of(provider, "drain-broken")
+    client = EngineClient(await view_of(provider, "drain-broken"))
+    answering = asyncio.Event()
+    running = asyncio.create_task(outcome_of(client, answering))
+    await asyncio.wait_for(answering.wait(), 10)
+    ending = asyncio.create_task(provider.terminate("drain-broken"))
+    (stub,) = triton.children()
+    stub.kill()
+    async with asyncio.timeout(20):
+        assert await running
+        await ending
+    assert (await view_of(provider, "drain-broken")).detail == "terminated"
+    await client.close()
+
+
 async def outcome_of(client: EngineClient, answering: asyncio.Event | None = None) -> str:
     """How a long call ended: its error, or nothing."""
     try:

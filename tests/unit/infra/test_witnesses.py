@@ -8,7 +8,7 @@ from modelyard.billing.v1 import billing_pb2
 from modelyard.type.v1 import money_pb2, usage_pb2
 
 from tests.infra.load import Call, End, Plan, Usage, Way
-from tests.infra.witnesses import EngineCount, Fault, Ledger, Life, check_bill, check_calls, check_lives
+from tests.infra.witnesses import CutTokens, EngineCount, Fault, Ledger, Life, check_bill, check_calls, check_lives
 
 KILLED_S = 100.0
 KILLED_MS = 1_700_000_100_000
@@ -178,3 +178,15 @@ def test_an_instance_that_deploy_does_not_know_is_found() -> None:
     """It runs, and nobody pays for it."""
     life = Life(UID, "llamacpp", 1, 0, started=True, exited_ms=None)
     assert "does not know it" in check_lives({UID: life}, {}, DEPLOYMENT, ledger_of(), [FAULT])[0]
+
+
+# What cut calls cost
+
+
+def test_tokens_of_cut_calls_are_stated() -> None:
+    """Those of other calls are not, nor where the engine died before it told what it had made."""
+    left = call_of(End.LEFT, pieces=3)
+    ledger = ledger_of(record_of(5, usage_pb2.OUTCOME_CANCELLED))
+    assert CutTokens.of([left], ledger, made(6)) == CutTokens(heard=3, billed=5, made=6)
+    assert CutTokens.of([left], ledger, {}) == CutTokens()
+    assert CutTokens.of([call_of(End.COMPLETED, pieces=3)], ledger, made(6)) == CutTokens()
