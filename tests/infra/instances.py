@@ -61,7 +61,10 @@ async def local_provider(settings: LocalSettings, clock: SystemClock | None = No
     try:
         yield provider
     finally:
-        await asyncio.gather(*(provider.terminate(view.instance_uid) for view in await provider.list()))
+        # A launch that nobody waits for any more may still be under way, and would outlive the test.
+        await asyncio.to_thread(provider._actions.shutdown)
+        last = LocalProvider(settings, clock)
+        await asyncio.gather(*(last.terminate(view.instance_uid) for view in await last.list()))
 
 
 async def view_of(provider: LocalProvider, instance_uid: str) -> InstanceView:
