@@ -22,8 +22,9 @@ from chassis.telemetry import MetricsServer, configure_logging, configure_tracin
 
 log = get_logger(__name__)
 
-# New objects, and collections of younger ones, after which the collector looks for cycles.
-_GC_THRESHOLDS = (20_000, 20, 20)
+# New objects, and collections of younger ones, after which the collector looks for cycles. What waits to be found is
+# 100,000 objects, some 10 MB, at most; more would be no cheaper and make each look longer.
+_GC_THRESHOLDS = (20_000, 5, 10)
 
 
 class ServiceContext:
