@@ -138,7 +138,8 @@ class DeployServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteEndpoint(self, request, context):
-        """Deletes an endpoint, its deployments and its keys; instances end and are billed to their end.
+        """Deletes an endpoint, its deployments and its keys. Instances take no new calls, finish those that run for at most
+        MODELYARD_DEPLOY_INSTANCE_DRAIN_S, and are billed to their end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,14 +170,15 @@ class DeployServiceServicer:
 
     def ScaleDeployment(self, request, context):
         """Changes the instance count of a managed deployment; the quote stays, since it prices one unit. The same count again
-        tries a FAILED deployment again.
+        tries a FAILED deployment again. Instances that go end as with DeleteEndpoint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDeployment(self, request, context):
-        """Deletes a deployment. Refused while it takes traffic (DEPLOYMENT_HAS_TRAFFIC) unless `force` is set.
+        """Deletes a deployment. Refused while it takes traffic (DEPLOYMENT_HAS_TRAFFIC) unless `force` is set. Its
+        instances end as with DeleteEndpoint.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,9 @@ class DeployServiceStub:
     UpdateEndpointTraffic: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.UpdateEndpointTrafficRequest, _deploy_pb2.Endpoint]
     """Sets the traffic split. Percentages are whole and total 100, or the map is empty (TRAFFIC_NOT_WHOLE)."""
     DeleteEndpoint: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.DeleteEndpointRequest, _empty_pb2.Empty]
-    """Deletes an endpoint, its deployments and its keys; instances end and are billed to their end."""
+    """Deletes an endpoint, its deployments and its keys. Instances take no new calls, finish those that run for at most
+    MODELYARD_DEPLOY_INSTANCE_DRAIN_S, and are billed to their end.
+    """
     CreateDeployment: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.CreateDeploymentRequest, _deploy_pb2.Deployment]
     """Creates a deployment against a valid quote. The first one behind an endpoint whose split is empty takes all of its
     traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
@@ -57,10 +59,12 @@ class DeployServiceStub:
     """Lists the deployments of an endpoint, or of all endpoints of a project with `endpoints/-`."""
     ScaleDeployment: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.ScaleDeploymentRequest, _deploy_pb2.Deployment]
     """Changes the instance count of a managed deployment; the quote stays, since it prices one unit. The same count again
-    tries a FAILED deployment again.
+    tries a FAILED deployment again. Instances that go end as with DeleteEndpoint.
     """
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.DeleteDeploymentRequest, _deploy_pb2.Deployment]
-    """Deletes a deployment. Refused while it takes traffic (DEPLOYMENT_HAS_TRAFFIC) unless `force` is set."""
+    """Deletes a deployment. Refused while it takes traffic (DEPLOYMENT_HAS_TRAFFIC) unless `force` is set. Its
+    instances end as with DeleteEndpoint.
+    """
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_deploy_pb2.WatchDeploymentRequest, _deploy_pb2.Deployment]
     """Streams the deployment now and after every change, until it is deleted or the caller leaves."""
     GetDeploymentLogs: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.GetDeploymentLogsRequest, _deploy_pb2.GetDeploymentLogsResponse]
@@ -84,7 +88,9 @@ class DeployServiceAsyncStub(DeployServiceStub):
     UpdateEndpointTraffic: _aio.UnaryUnaryMultiCallable[_deploy_pb2.UpdateEndpointTrafficRequest, _deploy_pb2.Endpoint]  # type: ignore[assignment]
     """Sets the traffic split. Percentages are whole and total 100, or the map is empty (TRAFFIC_NOT_WHOLE)."""
     DeleteEndpoint: _aio.UnaryUnaryMultiCallable[_deploy_pb2.DeleteEndpointRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes an endpoint, its deployments and its keys; instances end and are billed to their end."""
+    """Deletes an endpoint, its deployments and its keys. Instances take no new calls, finish those that run for at most
+    MODELYARD_DEPLOY_INSTANCE_DRAIN_S, and are billed to their end.
+    """
     CreateDeployment: _aio.UnaryUnaryMultiCallable[_deploy_pb2.CreateDeploymentRequest, _deploy_pb2.Deployment]  # type: ignore[assignment]
     """Creates a deployment against a valid quote. The first one behind an endpoint whose split is empty takes all of its
     traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
@@ -96,10 +102,12 @@ class DeployServiceAsyncStub(DeployServiceStub):
     """Lists the deployments of an endpoint, or of all endpoints of a project with `endpoints/-`."""
     ScaleDeployment: _aio.UnaryUnaryMultiCallable[_deploy_pb2.ScaleDeploymentRequest, _deploy_pb2.Deployment]  # type: ignore[assignment]
     """Changes the instance count of a managed deployment; the quote stays, since it prices one unit. The same count again
-    tries a FAILED deployment again.
+    tries a FAILED deployment again. Instances that go end as with DeleteEndpoint.
     """
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_deploy_pb2.DeleteDeploymentRequest, _deploy_pb2.Deployment]  # type: ignore[assignment]
-    """Deletes a deployment. Refused while it takes traffic (DEPLOYMENT_HAS_TRAFFIC) unless `force` is set."""
+    """Deletes a deployment. Refused while it takes traffic (DEPLOYMENT_HAS_TRAFFIC) unless `force` is set. Its
+    instances end as with DeleteEndpoint.
+    """
     WatchDeployment: _aio.UnaryStreamMultiCallable[_deploy_pb2.WatchDeploymentRequest, _deploy_pb2.Deployment]  # type: ignore[assignment]
     """Streams the deployment now and after every change, until it is deleted or the caller leaves."""
     GetDeploymentLogs: _aio.UnaryUnaryMultiCallable[_deploy_pb2.GetDeploymentLogsRequest, _deploy_pb2.GetDeploymentLogsResponse]  # type: ignore[assignment]
@@ -150,7 +158,9 @@ class DeployServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deploy_pb2.DeleteEndpointRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes an endpoint, its deployments and its keys; instances end and are billed to their end."""
+        """Deletes an endpoint, its deployments and its keys. Instances take no new calls, finish those that run for at most
+        MODELYARD_DEPLOY_INSTANCE_DRAIN_S, and are billed to their end.
+        """
 
     @_abc_1.abstractmethod
     def CreateDeployment(
@@ -186,7 +196,7 @@ class DeployServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_deploy_pb2.Deployment, _abc.Awaitable[_deploy_pb2.Deployment]]:
         """Changes the instance count of a managed deployment; the quote stays, since it prices one unit. The same count again
-        tries a FAILED deployment again.
+        tries a FAILED deployment again. Instances that go end as with DeleteEndpoint.
         """
 
     @_abc_1.abstractmethod
@@ -195,7 +205,9 @@ class DeployServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deploy_pb2.DeleteDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deploy_pb2.Deployment, _abc.Awaitable[_deploy_pb2.Deployment]]:
-        """Deletes a deployment. Refused while it takes traffic (DEPLOYMENT_HAS_TRAFFIC) unless `force` is set."""
+        """Deletes a deployment. Refused while it takes traffic (DEPLOYMENT_HAS_TRAFFIC) unless `force` is set. Its
+        instances end as with DeleteEndpoint.
+        """
 
     @_abc_1.abstractmethod
     def WatchDeployment(
