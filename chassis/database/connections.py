@@ -10,6 +10,9 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 _LOCKED_RETRY_S = 0.02
+# Prepared statements kept by a connection. An insert of many rows is another statement for each number of rows, and one
+# of hundreds takes some hundred kilobytes: the driver's own 128 of them come to tens of megabytes.
+_STATEMENTS_MAX = 32
 
 
 def sqlite_engine(
@@ -27,7 +30,7 @@ def sqlite_engine(
         foreign_keys: Off for migrations, which drop and make tables anew.
         options: For `create_async_engine`.
     """
-    engine = create_async_engine(url, **options)
+    engine = create_async_engine(url, connect_args={"cached_statements": _STATEMENTS_MAX}, **options)
     # IMMEDIATE takes the write lock at once: a reader that turns writer half-way would fail, not wait.
     begin_statement = "begin" if read_only else "begin immediate"
     pragmas = {
