@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ServiceSettings
+from services.deploy.compute.settings import LocalSettings
 
 
 class DeploySettings(ServiceSettings):
@@ -19,26 +20,26 @@ class DeploySettings(ServiceSettings):
     # The platform touches it; instances end themselves when it is old. Empty: they live until they are terminated.
     lease_file: Path | None = None
     # Without a touch for this long they end themselves, seconds.
-    lease_stale_s: float = 20.0
+    lease_stale_s: float = LocalSettings.lease_stale_s
     # End all instances at a clean stop; the next start allocates new ones.
     release_on_stop: bool = False
     # Name or address of this machine at which inference reaches instances; Triton listens there. Beyond loopback their
     # traffic is clear text, which needs insecure=true.
-    instance_host: str = "127.0.0.1"
+    instance_host: str = LocalSettings.host
     # What running calls get to finish when an instance is ended, whole seconds.
-    instance_drain_s: int = 30
+    instance_drain_s: int = LocalSettings.drain_s
     # From Triton's start until it answers, seconds.
-    instance_start_timeout_s: float = 30.0
+    instance_start_timeout_s: float = LocalSettings.start_timeout_s
     # One model load, seconds.
-    instance_load_timeout_s: float = 120.0
+    instance_load_timeout_s: float = LocalSettings.load_timeout_s
     # How often a ready instance is asked whether its model answers, and how long one answer may take, seconds.
-    instance_canary_interval_s: float = 10.0
-    instance_canary_timeout_s: float = 30.0
+    instance_canary_interval_s: float = LocalSettings.canary_interval_s
+    instance_canary_timeout_s: float = LocalSettings.canary_timeout_s
     # Starts of Triton within the window, seconds, before the instance fails.
-    instance_restarts_max: int = 5
-    instance_restart_window_s: float = 600.0
+    instance_restarts_max: int = LocalSettings.restarts_max
+    instance_restart_window_s: float = LocalSettings.restart_window_s
     # Size of one log file of an instance, bytes; two are kept.
-    instance_log_bytes_max: int = 4 * 1024 * 1024
+    instance_log_bytes_max: int = LocalSettings.log_bytes_max
     # cgroup v2 folder delegated to this user, for kernel limits on instances.
     cgroup_parent: Path | None = None
 
