@@ -14,10 +14,10 @@ from chassis.database.migrations import migration_drift
 
 
 def metadata_of(service: str) -> tuple[MetaData, Path]:
-    """A service's metadata and the folder of its migrations; its tables module has one base class with a metadata."""
-    tables = importlib.import_module(f"{service}.storage.tables")
-    metadata: MetaData = tables.CHASSIS.outbox.metadata
-    return metadata, Path(str(tables.__file__)).parent / "migrations"
+    """A service's metadata, which its tables share, and the folder of its migrations."""
+    storage = importlib.import_module(f"{service}.storage")
+    metadata: MetaData = importlib.import_module(f"{service}.storage.tables").CHASSIS.outbox.metadata
+    return metadata, Path(str(storage.__file__)).parent / "migrations"
 
 
 def main(services: list[str]) -> int:

@@ -16,9 +16,10 @@ from chassis.rpc import RpcServer, ServedService
 from chassis.service import ServiceContext
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.settings import CatalogSettings
-from services.catalog.storage import queries
+from services.catalog.storage.queries.models import newest_create_time
 from services.catalog.storage.tables import CHASSIS
-from services.catalog.usecases.sync_content import sync_content, watch_dates
+from services.catalog.usecases.lifecycle import watch_dates
+from services.catalog.usecases.sync_content import sync_content
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 SERVICE = "modelyard.catalog.v1.CatalogService"
@@ -29,7 +30,7 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     database = await open_database(settings, "catalog", CHASSIS, MIGRATIONS)
     clock = context.clock
     async with database.reader() as session:
-        check_not_behind(clock, await queries.newest_create_time(session), settings.clock_behind_s_max)
+        check_not_behind(clock, await newest_create_time(session), settings.clock_behind_s_max)
     await sync_content(database, clock, settings.content_dir)
     verifier = TokenVerifier.from_settings(settings)
     server = RpcServer.from_settings(

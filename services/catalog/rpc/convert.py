@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.catalog.v1 import catalog_pb2
 
 from chassis.timestamps import timestamp
@@ -11,10 +13,31 @@ from services.catalog.storage.tables import (
     CollectionRow,
     InstanceTypeRow,
     ModelRow,
+    ModelTextRow,
     PublisherRow,
     VersionRow,
 )
-from services.catalog.usecases.sync_content import retire_time, stage_of
+from services.catalog.usecases.lifecycle import moment_of, stage_of
+
+# Facts of a model that the contract names as the record does.
+_SAME_IN_PROTO = (
+    "languages",
+    "parameter_count",
+    "context_tokens",
+    "tags",
+    "inference_tasks",
+    "fine_tune_tasks",
+    "input_modalities",
+    "output_modalities",
+    "capabilities",
+    "industries",
+    "output_tokens_max",
+    "size_bytes",
+    "training_data_date",
+    "release_date",
+    "hub_id",
+    "featured",
+)
 
 
 def collection_to_proto(row: CollectionRow, model_count: int) -> catalog_pb2.Collection:
@@ -31,35 +54,49 @@ def publisher_to_proto(row: PublisherRow) -> catalog_pb2.Publisher:
     return catalog_pb2.Publisher(name=f"publishers/{row.id}", display_name=row.display_name, website=row.website)
 
 
-def model_to_proto(row: ModelRow, *, whole: bool) -> catalog_pb2.Model:
-    """A model; `whole` with its card and the text of its licence."""
+def model_to_proto(row: ModelRow, version: VersionRow | None, now: datetime) -> catalog_pb2.Model:
+    """A model as lists show it; `version` is its newest one."""
+    facts = row.facts
     return catalog_pb2.Model(
         name=row.name,
         uid=row.uid,
         display_name=row.display_name,
         collection=f"collections/{row.collection}",
-        summary=row.summary,
-        card=row.card if whole else "",
-        license=catalog_pb2.License(id=row.license_id, text=row.license_text if whole else ""),
+        summary=facts.get("summary", ""),
+        license=_license(row),
         tasks=_tasks(row),
         deployment_options=_options(row),
         usability=catalog_pb2.Usability.Value(f"USABILITY_{row.usability}"),
-        languages=row.languages,
-        parameter_count=row.parameter_count,
-        context_tokens=row.context_tokens,
+        usability_detail=row.usability_detail,
         latest_version=row.latest_version,
-        tags=row.tags,
-        sources=[catalog_pb2.Source(**source) for source in row.sources],
-        etag=row.etag,
+        sources=[catalog_pb2.Source(**source) for source in facts["sources"]],
+        etag=row.digest[:16],
         create_time=timestamp(row.create_time),
+        update_time=timestamp(row.update_time),
+        support=catalog_pb2.Support(**facts.get("support", {})),
+        stage=catalog_pb2.LifecycleStage.ValueType(stage_of(version, now) if version else 0),
+        source=row.source,
+        withdrawn=row.withdrawn,
+        **{field: facts[field] for field in _SAME_IN_PROTO if field in facts},
     )
+
+
+def whole_model_to_proto(
+    row: ModelRow, version: VersionRow | None, text: ModelTextRow | None, license_text: str, now: datetime
+) -> catalog_pb2.Model:
+    """A model with its card, the text of its licence and its samples."""
+    model = model_to_proto(row, version, now)
+    model.license.text = license_text
+    model.samples.extend(catalog_pb2.Sample(**sample) for sample in row.facts.get("samples", ()))
+    if text is not None:
+        model.card, model.notes, model.evaluation = text.card, text.notes, text.evaluation
+    return model
 
 
 def version_to_proto(
     row: VersionRow, model: ModelRow, now: datetime, *, with_location: bool
 ) -> catalog_pb2.ModelVersion:
     """A version with its stage now; `with_location` also says where its files lie, for services only."""
-    retires = retire_time(row)
     return catalog_pb2.ModelVersion(
         name=row.name,
         uid=row.uid,
@@ -74,13 +111,25 @@ def version_to_proto(
         ],
         serving=catalog_pb2.Serving(**row.serving) if row.serving else None,
         stage=catalog_pb2.LifecycleStage.ValueType(stage_of(row, now)),
-        retire_time=None if retires is None else timestamp(retires),
+        retire_time=_moment(row.retirement_date),
         etag=f"{row.event_sequence}",
         create_time=timestamp(row.create_time),
         tasks=_tasks(model),
         deployment_options=_options(model),
         usability=catalog_pb2.Usability.Value(f"USABILITY_{model.usability}"),
         usability_detail=model.usability_detail,
+        legacy_time=_moment(row.legacy_date),
+        deprecation_time=_moment(row.deprecation_date),
+        fine_tune_deprecation_time=_moment(row.fine_tune_deprecation_date),
+        fine_tune_retirement_time=_moment(row.fine_tune_retirement_date),
+        replacement=row.replacement,
+        inference_hardware=_hardware(row.facts.get("inference_hardware")),
+        fine_tune_hardware=_hardware(row.facts.get("fine_tune_hardware")),
+        verified=[catalog_pb2.VerifiedConfiguration(**one) for one in row.facts.get("verified", ())],
+        license=_license(model),
+        support=catalog_pb2.Support(**model.facts.get("support", {})),
+        collection=f"collections/{model.collection}",
+        withdrawn=model.withdrawn,
     )
 
 
@@ -98,8 +147,27 @@ def instance_type_to_proto(row: InstanceTypeRow) -> catalog_pb2.InstanceType:
 
 
 def _tasks(row: ModelRow) -> list[catalog_pb2.Task.ValueType]:
-    return [catalog_pb2.Task.Value(f"TASK_{task}") for task in row.tasks]
+    return [catalog_pb2.Task.Value(f"TASK_{task}") for task in row.facts.get("tasks", ())]
 
 
 def _options(row: ModelRow) -> list[catalog_pb2.DeploymentOption.ValueType]:
-    return [catalog_pb2.DeploymentOption.Value(f"DEPLOYMENT_OPTION_{option}") for option in row.deployment_options]
+    options = row.facts.get("deployment_options", ())
+    return [catalog_pb2.DeploymentOption.Value(f"DEPLOYMENT_OPTION_{option}") for option in options]
+
+
+def _license(row: ModelRow) -> catalog_pb2.License:
+    return catalog_pb2.License(
+        id=row.license_id,
+        url=row.facts.get("license_url", ""),
+        digest=row.license_digest,
+        acceptance_required=row.facts.get("acceptance_required", False),
+    )
+
+
+def _hardware(facts: dict[str, Any] | None) -> catalog_pb2.Hardware | None:
+    return None if facts is None else catalog_pb2.Hardware(**facts)
+
+
+def _moment(day: str) -> Timestamp | None:
+    moment = moment_of(day)
+    return None if moment is None else timestamp(moment)

@@ -12,23 +12,21 @@ from chassis.access.caller import CallerKind
 from chassis.clock import Clock
 from chassis.database import Database
 from chassis.errors import InvalidArgument
-from chassis.names import ResourcePattern
 from chassis.paging import page_size, page_token_decode, page_token_encode, split_page
 from services.catalog.domain.errors import InstanceTypeNotFound, ModelNotFound
+from services.catalog.domain.names import COLLECTION, INSTANCE_TYPE, MODEL, PUBLISHER, VERSION
 from services.catalog.rpc.convert import (
     collection_to_proto,
     instance_type_to_proto,
     model_to_proto,
     publisher_to_proto,
     version_to_proto,
+    whole_model_to_proto,
 )
-from services.catalog.storage import queries
+from services.catalog.storage.queries import models as stored
+from services.catalog.storage.queries import pages
 from services.catalog.storage.tables import CollectionRow, ModelRow, PublisherRow
-from services.catalog.usecases.sync_content import MODEL, VERSION
 
-PUBLISHER = ResourcePattern("publishers/{publisher}")
-COLLECTION = ResourcePattern("collections/{collection}")
-INSTANCE_TYPE = ResourcePattern("instanceTypes/{instance_type}")
 # What a position of a version may be.
 POSITION_MAX = 2**31 - 1
 Context = Any
@@ -47,8 +45,8 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         scope = "ListCollections"
         after, limit = _after(request.page_token, scope), page_size(request.page_size)
         async with self._database.reader() as session:
-            found = await queries.page_by_key(session, CollectionRow, "id", after, limit + 1)
-            counts = await queries.models_per_collection(session)
+            found = await pages.page_by_key(session, CollectionRow, "id", after, limit + 1)
+            counts = await pages.models_per_collection(session)
         rows, more = split_page(found, limit)
         return catalog_pb2.ListCollectionsResponse(
             collections=[collection_to_proto(row, counts.get(row.id, 0)) for row in rows],
@@ -61,7 +59,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         scope = "ListPublishers"
         after, limit = _after(request.page_token, scope), page_size(request.page_size)
         async with self._database.reader() as session:
-            found = await queries.page_by_key(session, PublisherRow, "id", after, limit + 1)
+            found = await pages.page_by_key(session, PublisherRow, "id", after, limit + 1)
         rows, more = split_page(found, limit)
         return catalog_pb2.ListPublishersResponse(
             publishers=[publisher_to_proto(row) for row in rows],
@@ -81,7 +79,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         async with self._database.reader() as session:
             # A task stands in a list inside the row, which databases search in different ways: filter here.
             while len(found) <= limit:
-                rows = await queries.page_by_key(
+                rows = await pages.page_by_key(
                     session,
                     ModelRow,
                     "name",
@@ -91,23 +89,30 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
                     collection=collection,
                     usability=usability,
                 )
-                found += [row for row in rows if not task or task in row.tasks]
+                found += [
+                    row for row in rows if not row.project_uid and (not task or task in row.facts.get("tasks", ()))
+                ]
                 if len(rows) <= limit:
                     break
                 after = rows[-1].name
-        page, more = split_page(found, limit)
+            page, more = split_page(found, limit)
+            newest = await stored.versions(session, [row.latest_version for row in page])
+        now = self._clock.now()
         return catalog_pb2.ListModelsResponse(
-            models=[model_to_proto(row, whole=False) for row in page],
+            models=[model_to_proto(row, newest.get(row.latest_version), now) for row in page],
             next_page_token=page_token_encode(scope, [page[-1].name]) if more else "",
         )
 
     async def GetModel(self, request: catalog_pb2.GetModelRequest, context: Context) -> catalog_pb2.Model:
         MODEL.parse(request.name)
         async with self._database.reader() as session:
-            row = await queries.model(session, request.name)
-        if row is None:
-            raise _no_model(request.name)
-        return model_to_proto(row, whole=True)
+            row = await stored.model(session, request.name)
+            if row is None:
+                raise _no_model(request.name)
+            newest = await stored.version(session, row.latest_version)
+            text = await stored.text_of(session, row.name)
+            license_text = await stored.license_text(session, row.license_digest)
+        return whole_model_to_proto(row, newest, text, license_text, self._clock.now())
 
     async def ListModelVersions(
         self, request: catalog_pb2.ListModelVersionsRequest, context: Context
@@ -117,10 +122,10 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         (before,) = page_token_decode(request.page_token, scope, (POSITION_MAX,))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
-            model = await queries.model(session, request.parent)
+            model = await stored.model(session, request.parent)
             if model is None:
                 raise _no_model(request.parent)
-            found = await queries.versions_page(session, request.parent, min(before, POSITION_MAX), limit + 1)
+            found = await stored.versions_page(session, request.parent, min(before, POSITION_MAX), limit + 1)
         rows, more = split_page(found, limit)
         now = self._clock.now()
         return catalog_pb2.ListModelVersionsResponse(
@@ -133,11 +138,11 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     ) -> catalog_pb2.ModelVersion:
         ids = VERSION.parse(request.name)
         async with self._database.reader() as session:
-            model = await queries.model(session, MODEL.format(publisher=ids["publisher"], model=ids["model"]))
+            model = await stored.model(session, MODEL.format(publisher=ids["publisher"], model=ids["model"]))
             if model is None:
                 raise _no_model(request.name)
             name = model.latest_version if ids["version"] == "latest" else request.name
-            row = await queries.version(session, name)
+            row = await stored.version(session, name)
         if row is None:
             raise ModelNotFound(
                 f"version {request.name!r} does not exist; the newest one is {model.latest_version!r}", field="name"
@@ -150,7 +155,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         scope = f"ListInstanceTypes/{request.available_only}"
         after, limit = _after(request.page_token, scope), page_size(request.page_size)
         async with self._database.reader() as session:
-            found = await queries.instance_types_page(session, after, limit + 1, request.available_only)
+            found = await pages.instance_types_page(session, after, limit + 1, request.available_only)
         rows, more = split_page(found, limit)
         return catalog_pb2.ListInstanceTypesResponse(
             instance_types=[instance_type_to_proto(row) for row in rows],
@@ -162,7 +167,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     ) -> catalog_pb2.InstanceType:
         type_id = INSTANCE_TYPE.parse(request.name)["instance_type"]
         async with self._database.reader() as session:
-            row = await queries.instance_type(session, type_id)
+            row = await pages.instance_type(session, type_id)
         if row is None:
             raise InstanceTypeNotFound(
                 f"instance type {request.name!r} does not exist; `modelyard instance-types` shows those that do",

@@ -19,6 +19,11 @@ Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 # Inside the wheel: no way out of it.
 WheelPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
+Replacement = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}/[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+]
+# A word of discovery: "text-to-image".
+Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
 Task = Literal["CHAT_COMPLETION", "TEXT_GENERATION", "EMBEDDINGS"]
 Option = Literal["MANAGED", "SERVERLESS"]
 CARD_CHARACTERS_MAX = 256 * 1024
@@ -38,11 +43,29 @@ class Source(_Strict):
     date: date
 
 
+class Support(_Strict):
+    """Who answers for a model; what is not said comes from its collection."""
+
+    supported_by: str = ""
+    contact: str = ""
+    sla: str = ""
+
+
+class Sample(_Strict):
+    """One call that the card shows; both bodies are JSON texts."""
+
+    title: str
+    input: str
+    output: str = ""
+
+
 class Collection(_Strict):
     id: Id
     display_name: str
     kind: Literal["CURATED", "PROVIDER", "HUB"]
     description: str
+    # Of its models that name none themselves.
+    support: Support = Support()
 
 
 class Publisher(_Strict):
@@ -82,13 +105,42 @@ class Lifecycle(_Strict):
     legacy: date | None = None
     deprecation: date | None = None
     retirement: date | None = None
+    fine_tune_deprecation: date | None = None
+    fine_tune_retirement: date | None = None
+    # `PUBLISHER/MODEL` to move to.
+    replacement: Replacement | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Lifecycle:
         dates = [day for day in (self.legacy, self.deprecation, self.retirement) if day is not None]
         if dates != sorted(dates):
             raise ValueError("legacy, deprecation and retirement come in this order")
+        if (
+            self.fine_tune_deprecation is not None
+            and self.fine_tune_retirement is not None
+            and self.fine_tune_deprecation > self.fine_tune_retirement
+        ):
+            raise ValueError("fine_tune_deprecation comes before fine_tune_retirement")
         return self
+
+
+class Hardware(_Strict):
+    """Least hardware of one instance, and the instance types its publisher names."""
+
+    vcpus: int = Field(default=0, ge=0)
+    gpus: int = Field(default=0, ge=0)
+    memory_gib: float = Field(default=0, ge=0)
+    disk_gib: float = Field(default=0, ge=0)
+    # Only these fit; empty means any that is large enough.
+    allowed: list[Id] = []
+    recommended: list[Id] = []
+
+
+class Verified(_Strict):
+    """A way to run the version that was tried."""
+
+    instance_type: Id
+    date: date
 
 
 class Version(_Strict):
@@ -96,6 +148,9 @@ class Version(_Strict):
     artifacts: list[Artifact] = []
     serving: Serving | None = None
     lifecycle: Lifecycle = Lifecycle()
+    inference_hardware: Hardware | None = None
+    fine_tune_hardware: Hardware | None = None
+    verified: list[Verified] = []
 
     @field_validator("version")
     @classmethod
@@ -117,7 +172,8 @@ class Model(_Strict):
     display_name: str
     collection: Id
     summary: str
-    tasks: list[Task] = Field(min_length=1)
+    # What it answers here; a model that is only listed may do what no call here asks for.
+    tasks: list[Task] = []
     deployment_options: list[Option] = Field(min_length=1)
     languages: list[str] = []
     parameter_count: int = Field(default=0, ge=0)
@@ -127,6 +183,23 @@ class Model(_Strict):
     usability: Literal["NEEDS_HARDWARE", "NEEDS_PROVIDER_CREDENTIAL"] | None = None
     usability_detail: str = ""
     tags: list[str] = []
+    inference_tasks: list[Word] = []
+    fine_tune_tasks: list[Word] = []
+    input_modalities: list[Word] = []
+    output_modalities: list[Word] = []
+    capabilities: list[Word] = []
+    industries: list[Word] = []
+    output_tokens_max: int = Field(default=0, ge=0)
+    size_bytes: int = Field(default=0, ge=0)
+    training_data_date: str = ""
+    release_date: str = ""
+    hub_id: str = ""
+    featured: bool = False
+    license_acceptance_required: bool = False
+    support: Support = Support()
+    samples: list[Sample] = []
+    notes: str = Field(default="", max_length=CARD_CHARACTERS_MAX)
+    evaluation: str = Field(default="", max_length=CARD_CHARACTERS_MAX)
     sources: list[Source] = Field(min_length=1)
     card: str = Field(max_length=CARD_CHARACTERS_MAX)
     versions: list[Version] = Field(min_length=1)
@@ -141,6 +214,8 @@ class Model(_Strict):
     def _served_or_said_why(self) -> Model:
         if (self.usability is None) != all(version.serving is not None for version in self.versions):
             raise ValueError("every version has serving facts, or usability says what is missing")
+        if not self.tasks and (self.usability is None or not self.inference_tasks):
+            raise ValueError("tasks names what it answers here, or inference_tasks what it does elsewhere")
         if (self.usability is None) == bool(self.usability_detail):
             raise ValueError("usability_detail says why it cannot be used, and stands beside usability only")
         return self

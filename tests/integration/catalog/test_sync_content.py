@@ -19,10 +19,11 @@ from services.catalog.domain.lifecycle import Stage
 from services.catalog.main import MIGRATIONS
 from services.catalog.settings import CatalogSettings
 from services.catalog.sources.content import Artifact, read_content
-from services.catalog.storage.queries import table
+from services.catalog.storage.queries.pages import table
 from services.catalog.storage.tables import CHASSIS, CollectionRow, InstanceTypeRow, ModelRow, PublisherRow, VersionRow
-from services.catalog.usecases import sync_content as sync_content_module
-from services.catalog.usecases.sync_content import announce_stages, sync_content, watch_dates
+from services.catalog.usecases import lifecycle
+from services.catalog.usecases.lifecycle import announce_stages, watch_dates
+from services.catalog.usecases.sync_content import sync_content
 from tests.clock import START, ManualClock
 from tests.conftest import DatabaseFactory
 from tests.infra.broker import Broker
@@ -122,16 +123,17 @@ async def test_two_that_load_at_once_announce_once(
 
 
 async def test_a_model_may_change_its_words(make_database: DatabaseFactory, clock: ManualClock, tmp_path: Path) -> None:
-    """Its uid and its birth stay, its etag changes."""
+    """Its uid and its birth stay, its digest and its place in the order of changes do not."""
     database = await make_database(CHASSIS, MIGRATIONS)
     await sync_content(database, clock, write_content(tmp_path))
     (before,) = await rows_of(database, ModelRow)
     clock.advance(60)
     await sync_content(database, clock, write_content(tmp_path, a_model(summary="Talks more.")))
     (after,) = await rows_of(database, ModelRow)
-    assert after.summary == "Talks more."
+    assert after.facts["summary"] == "Talks more."
     assert (after.uid, after.create_time) == (before.uid, before.create_time)
-    assert after.etag != before.etag
+    assert after.digest != before.digest
+    assert after.change_sequence > before.change_sequence
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ async def test_a_version_is_immutable(
     with pytest.raises(ContentInvalid, match=VERSION_NAME):
         await sync_content(database, clock, write_content(tmp_path, a_model(summary="New.", versions=[changed])))
     assert (await the_version(database)).model_dump() == before
-    assert [row.summary for row in await rows_of(database, ModelRow)] == ["Talks."]
+    assert [row.facts["summary"] for row in await rows_of(database, ModelRow)] == ["Talks."]
 
 
 async def test_a_version_stays_immutable_while_its_wheel_is_away(
@@ -282,7 +284,7 @@ async def test_dates_are_watched_while_the_database_comes_and_goes(
         announced.set()
         return count
 
-    monkeypatch.setattr(sync_content_module, "announce_stages", announce)
+    monkeypatch.setattr(lifecycle, "announce_stages", announce)
     watch = asyncio.create_task(watch_dates(database, ManualClock(datetime(2026, 2, 2, tzinfo=UTC)), 0.01))
     try:
         async with asyncio.timeout(10):

@@ -47,7 +47,7 @@ def test_the_shipped_content_is_valid() -> None:
         (a_model(context_tokens="2048"), "models.0.context_tokens"),
         (a_model(parameter_count=-1), "models.0.parameter_count"),
         (a_model(tasks=["SINGING"]), "models.0.tasks.0"),
-        (a_model(tasks=[]), "models.0.tasks"),
+        (a_model(tasks=[]), "tasks names what it answers"),
         (a_model(deployment_options=["RENTED"]), "models.0.deployment_options.0"),
         (a_model(sources=[]), "models.0.sources"),
         (a_model(id="no spaces"), "models.0.id"),

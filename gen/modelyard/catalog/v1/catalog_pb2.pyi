@@ -267,26 +267,94 @@ class License(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    ACCEPTANCE_REQUIRED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """SPDX identifier, or the licence's own name."""
     url: _builtins.str
     """Where its text is."""
     text: _builtins.str
     """The text, where it is shipped; at most 64 KiB."""
+    digest: _builtins.str
+    """SHA-256 of the text, lower-case hex; empty where it is not shipped. Acceptance is of this digest."""
+    acceptance_required: _builtins.bool
+    """A project has to accept the text before it quotes or deploys the model."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         url: _builtins.str = ...,
         text: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        acceptance_required: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "text", b"text", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance_required", b"acceptance_required", "digest", b"digest", "id", b"id", "text", b"text", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___License: _TypeAlias = License  # noqa: Y015
+
+@_typing.final
+class Support(_message.Message):
+    """Who answers for a model, and what they promise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUPPORTED_BY_FIELD_NUMBER: _builtins.int
+    CONTACT_FIELD_NUMBER: _builtins.int
+    SLA_FIELD_NUMBER: _builtins.int
+    supported_by: _builtins.str
+    """Who supports it: the platform's operators, the publisher, a provider."""
+    contact: _builtins.str
+    """Address of a page or a mailbox."""
+    sla: _builtins.str
+    """What is promised about availability, in words."""
+    def __init__(
+        self,
+        *,
+        supported_by: _builtins.str = ...,
+        contact: _builtins.str = ...,
+        sla: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "sla", b"sla", "supported_by", b"supported_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Support: _TypeAlias = Support  # noqa: Y015
+
+@_typing.final
+class Sample(_message.Message):
+    """One call that the card shows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    """What it shows."""
+    input: _builtins.str
+    """Body of the call, JSON; `ENDPOINT` stands for the caller's own."""
+    output: _builtins.str
+    """Body of the answer, JSON; empty where it differs from call to call."""
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        input: _builtins.str = ...,
+        output: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "output", b"output", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sample: _TypeAlias = Sample  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
@@ -312,6 +380,27 @@ class Model(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    INFERENCE_TASKS_FIELD_NUMBER: _builtins.int
+    FINE_TUNE_TASKS_FIELD_NUMBER: _builtins.int
+    INPUT_MODALITIES_FIELD_NUMBER: _builtins.int
+    OUTPUT_MODALITIES_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    INDUSTRIES_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_MAX_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    TRAINING_DATA_DATE_FIELD_NUMBER: _builtins.int
+    RELEASE_DATE_FIELD_NUMBER: _builtins.int
+    HUB_ID_FIELD_NUMBER: _builtins.int
+    FEATURED_FIELD_NUMBER: _builtins.int
+    SUPPORT_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    USABILITY_DETAIL_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`publishers/{publisher}/models/{model}`."""
     uid: _builtins.str
@@ -334,6 +423,30 @@ class Model(_message.Message):
     """`publishers/*/models/*/versions/*` of the newest version."""
     etag: _builtins.str
     """Changes with every change of the model."""
+    output_tokens_max: _builtins.int
+    """Longest output in tokens; 0 where it is not published."""
+    size_bytes: _builtins.int
+    """Size of the files of its newest version in bytes; 0 where it is not published."""
+    training_data_date: _builtins.str
+    """How far its training data reaches, as published, such as "2024-04"."""
+    release_date: _builtins.str
+    """When it was published, as its source says it, such as "2025-07-28"."""
+    hub_id: _builtins.str
+    """`ORG/NAME` at the hub; empty where it has no page there."""
+    featured: _builtins.bool
+    """The people who run this platform recommend it."""
+    notes: _builtins.str
+    """Responsible use, Markdown, at most 256 KiB; only GetModel fills it."""
+    evaluation: _builtins.str
+    """Published results in words, Markdown, at most 256 KiB; only GetModel fills it."""
+    usability_detail: _builtins.str
+    """Why it cannot be used here, in one sentence; empty where it can."""
+    stage: Global___LifecycleStage.ValueType
+    """Stage of its newest version now."""
+    source: _builtins.str
+    """Where it came from: "content", "import", or the id of a source."""
+    withdrawn: _builtins.bool
+    """It left its source: listed for those who have it, closed to new deployments."""
     @_builtins.property
     def license(self) -> Global___License:
         """Its licence; List leaves `text` empty."""
@@ -362,6 +475,42 @@ class Model(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it entered this catalog, UTC."""
 
+    @_builtins.property
+    def inference_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it does, in words of discovery such as "text-to-image"; wider than `tasks`."""
+
+    @_builtins.property
+    def fine_tune_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it may be fine-tuned for."""
+
+    @_builtins.property
+    def input_modalities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it takes: "text", "image", "audio", "data", …"""
+
+    @_builtins.property
+    def output_modalities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it gives: "text", "image", "embeddings", …"""
+
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it can: "reasoning", "tool-calling", …"""
+
+    @_builtins.property
+    def industries(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Industries it is made for, such as "financial-services"."""
+
+    @_builtins.property
+    def support(self) -> Global___Support:
+        """Who answers for it."""
+
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sample]:
+        """Calls to try; only GetModel fills it."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last changed, UTC."""
+
     def __init__(
         self,
         *,
@@ -383,10 +532,31 @@ class Model(_message.Message):
         sources: _abc.Iterable[Global___Source] | None = ...,
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        inference_tasks: _abc.Iterable[_builtins.str] | None = ...,
+        fine_tune_tasks: _abc.Iterable[_builtins.str] | None = ...,
+        input_modalities: _abc.Iterable[_builtins.str] | None = ...,
+        output_modalities: _abc.Iterable[_builtins.str] | None = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        industries: _abc.Iterable[_builtins.str] | None = ...,
+        output_tokens_max: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        training_data_date: _builtins.str = ...,
+        release_date: _builtins.str = ...,
+        hub_id: _builtins.str = ...,
+        featured: _builtins.bool = ...,
+        support: Global___Support | None = ...,
+        samples: _abc.Iterable[Global___Sample] | None = ...,
+        notes: _builtins.str = ...,
+        evaluation: _builtins.str = ...,
+        usability_detail: _builtins.str = ...,
+        stage: Global___LifecycleStage.ValueType = ...,
+        source: _builtins.str = ...,
+        withdrawn: _builtins.bool = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "license", b"license"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "license", b"license", "support", b"support", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "collection", b"collection", "context_tokens", b"context_tokens", "create_time", b"create_time", "deployment_options", b"deployment_options", "display_name", b"display_name", "etag", b"etag", "languages", b"languages", "latest_version", b"latest_version", "license", b"license", "name", b"name", "parameter_count", b"parameter_count", "sources", b"sources", "summary", b"summary", "tags", b"tags", "tasks", b"tasks", "uid", b"uid", "usability", b"usability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "card", b"card", "collection", b"collection", "context_tokens", b"context_tokens", "create_time", b"create_time", "deployment_options", b"deployment_options", "display_name", b"display_name", "etag", b"etag", "evaluation", b"evaluation", "featured", b"featured", "fine_tune_tasks", b"fine_tune_tasks", "hub_id", b"hub_id", "industries", b"industries", "inference_tasks", b"inference_tasks", "input_modalities", b"input_modalities", "languages", b"languages", "latest_version", b"latest_version", "license", b"license", "name", b"name", "notes", b"notes", "output_modalities", b"output_modalities", "output_tokens_max", b"output_tokens_max", "parameter_count", b"parameter_count", "release_date", b"release_date", "samples", b"samples", "size_bytes", b"size_bytes", "source", b"source", "sources", b"sources", "stage", b"stage", "summary", b"summary", "support", b"support", "tags", b"tags", "tasks", b"tasks", "training_data_date", b"training_data_date", "uid", b"uid", "update_time", b"update_time", "usability", b"usability", "usability_detail", b"usability_detail", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -520,6 +690,18 @@ class ModelVersion(_message.Message):
     DEPLOYMENT_OPTIONS_FIELD_NUMBER: _builtins.int
     USABILITY_FIELD_NUMBER: _builtins.int
     USABILITY_DETAIL_FIELD_NUMBER: _builtins.int
+    LEGACY_TIME_FIELD_NUMBER: _builtins.int
+    DEPRECATION_TIME_FIELD_NUMBER: _builtins.int
+    FINE_TUNE_DEPRECATION_TIME_FIELD_NUMBER: _builtins.int
+    FINE_TUNE_RETIREMENT_TIME_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
+    INFERENCE_HARDWARE_FIELD_NUMBER: _builtins.int
+    FINE_TUNE_HARDWARE_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    LICENSE_FIELD_NUMBER: _builtins.int
+    SUPPORT_FIELD_NUMBER: _builtins.int
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`publishers/{publisher}/models/{model}/versions/{version}`."""
     uid: _builtins.str
@@ -532,6 +714,12 @@ class ModelVersion(_message.Message):
     """What it takes to use it here, repeated from the model."""
     usability_detail: _builtins.str
     """Why it cannot run here, in one sentence; empty where it can."""
+    replacement: _builtins.str
+    """`publishers/*/models/*` to move to; empty where none is named."""
+    collection: _builtins.str
+    """`collections/{collection}`, repeated from the model."""
+    withdrawn: _builtins.bool
+    """It left its source and takes no new deployments, repeated from the model."""
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Artifact]:
         """Files, ordered by name."""
@@ -556,6 +744,42 @@ class ModelVersion(_message.Message):
     def deployment_options(self) -> _containers.RepeatedScalarFieldContainer[Global___DeploymentOption.ValueType]:
         """Ways it may be deployed, repeated from the model."""
 
+    @_builtins.property
+    def legacy_time(self) -> _timestamp_pb2.Timestamp:
+        """From when it is legacy, UTC; unset where none is set."""
+
+    @_builtins.property
+    def deprecation_time(self) -> _timestamp_pb2.Timestamp:
+        """From when it takes no new deployments, UTC; unset where none is set."""
+
+    @_builtins.property
+    def fine_tune_deprecation_time(self) -> _timestamp_pb2.Timestamp:
+        """From when it takes no new fine-tuning jobs, UTC; unset where none is set."""
+
+    @_builtins.property
+    def fine_tune_retirement_time(self) -> _timestamp_pb2.Timestamp:
+        """From when fine-tuned models of it end, UTC; unset where none is set."""
+
+    @_builtins.property
+    def inference_hardware(self) -> Global___Hardware:
+        """Least hardware of one instance for inference, as its publisher states it; unset where none is stated."""
+
+    @_builtins.property
+    def fine_tune_hardware(self) -> Global___Hardware:
+        """Least hardware for fine-tuning; unset where none is stated."""
+
+    @_builtins.property
+    def verified(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerifiedConfiguration]:
+        """Ways to run it that were tried, newest first."""
+
+    @_builtins.property
+    def license(self) -> Global___License:
+        """Its licence without the text, repeated from the model."""
+
+    @_builtins.property
+    def support(self) -> Global___Support:
+        """Who answers for it, repeated from the model."""
+
     def __init__(
         self,
         *,
@@ -571,14 +795,128 @@ class ModelVersion(_message.Message):
         deployment_options: _abc.Iterable[Global___DeploymentOption.ValueType] | None = ...,
         usability: Global___Usability.ValueType = ...,
         usability_detail: _builtins.str = ...,
+        legacy_time: _timestamp_pb2.Timestamp | None = ...,
+        deprecation_time: _timestamp_pb2.Timestamp | None = ...,
+        fine_tune_deprecation_time: _timestamp_pb2.Timestamp | None = ...,
+        fine_tune_retirement_time: _timestamp_pb2.Timestamp | None = ...,
+        replacement: _builtins.str = ...,
+        inference_hardware: Global___Hardware | None = ...,
+        fine_tune_hardware: Global___Hardware | None = ...,
+        verified: _abc.Iterable[Global___VerifiedConfiguration] | None = ...,
+        license: Global___License | None = ...,
+        support: Global___Support | None = ...,
+        collection: _builtins.str = ...,
+        withdrawn: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "retire_time", b"retire_time", "serving", b"serving"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deprecation_time", b"deprecation_time", "fine_tune_deprecation_time", b"fine_tune_deprecation_time", "fine_tune_hardware", b"fine_tune_hardware", "fine_tune_retirement_time", b"fine_tune_retirement_time", "inference_hardware", b"inference_hardware", "legacy_time", b"legacy_time", "license", b"license", "retire_time", b"retire_time", "serving", b"serving", "support", b"support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "create_time", b"create_time", "deployment_options", b"deployment_options", "etag", b"etag", "name", b"name", "retire_time", b"retire_time", "serving", b"serving", "stage", b"stage", "tasks", b"tasks", "uid", b"uid", "usability", b"usability", "usability_detail", b"usability_detail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "collection", b"collection", "create_time", b"create_time", "deployment_options", b"deployment_options", "deprecation_time", b"deprecation_time", "etag", b"etag", "fine_tune_deprecation_time", b"fine_tune_deprecation_time", "fine_tune_hardware", b"fine_tune_hardware", "fine_tune_retirement_time", b"fine_tune_retirement_time", "inference_hardware", b"inference_hardware", "legacy_time", b"legacy_time", "license", b"license", "name", b"name", "replacement", b"replacement", "retire_time", b"retire_time", "serving", b"serving", "stage", b"stage", "support", b"support", "tasks", b"tasks", "uid", b"uid", "usability", b"usability", "usability_detail", b"usability_detail", "verified", b"verified", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
+
+@_typing.final
+class Hardware(_message.Message):
+    """Least hardware of one instance, and the instance types its publisher names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VCPUS_FIELD_NUMBER: _builtins.int
+    GPUS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_BYTES_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    RECOMMENDED_FIELD_NUMBER: _builtins.int
+    vcpus: _builtins.int
+    """Least cores; 0 where none are stated."""
+    gpus: _builtins.int
+    """Least accelerators; 0 for none."""
+    memory_bytes: _builtins.int
+    """Least memory in bytes; 0 where none is stated."""
+    disk_bytes: _builtins.int
+    """Least local disk in bytes; 0 where none is stated."""
+    @_builtins.property
+    def allowed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the only instance types that it takes; empty means any that is large enough."""
+
+    @_builtins.property
+    def recommended(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of instance types its publisher recommends, best first."""
+
+    def __init__(
+        self,
+        *,
+        vcpus: _builtins.int = ...,
+        gpus: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        disk_bytes: _builtins.int = ...,
+        allowed: _abc.Iterable[_builtins.str] | None = ...,
+        recommended: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "disk_bytes", b"disk_bytes", "gpus", b"gpus", "memory_bytes", b"memory_bytes", "recommended", b"recommended", "vcpus", b"vcpus"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hardware: _TypeAlias = Hardware  # noqa: Y015
+
+@_typing.final
+class VerifiedConfiguration(_message.Message):
+    """A way to run a version that was tried."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ParametersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ENGINE_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    INSTANCE_TYPE_FIELD_NUMBER: _builtins.int
+    DATE_FIELD_NUMBER: _builtins.int
+    engine: _builtins.str
+    """Folder in engines/."""
+    instance_type: _builtins.str
+    """Id of the instance type."""
+    date: _builtins.str
+    """The day it was tried, `YYYY-MM-DD`."""
+    @_builtins.property
+    def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Engine parameters by name."""
+
+    def __init__(
+        self,
+        *,
+        engine: _builtins.str = ...,
+        parameters: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        instance_type: _builtins.str = ...,
+        date: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "engine", b"engine", "instance_type", b"instance_type", "parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifiedConfiguration: _TypeAlias = VerifiedConfiguration  # noqa: Y015
 
 @_typing.final
 class InstanceType(_message.Message):

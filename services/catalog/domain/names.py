@@ -1,0 +1,11 @@
+"""Names of what the catalog holds."""
+
+from __future__ import annotations
+
+from chassis.names import ResourcePattern
+
+PUBLISHER = ResourcePattern("publishers/{publisher}")
+COLLECTION = ResourcePattern("collections/{collection}")
+INSTANCE_TYPE = ResourcePattern("instanceTypes/{instance_type}")
+MODEL = ResourcePattern("publishers/{publisher}/models/{model}")
+VERSION = ResourcePattern("publishers/{publisher}/models/{model}/versions/{version}")

@@ -1,0 +1,172 @@
+"""The content folder as records: its files read, its wheels looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chassis.telemetry import get_logger
+from services.catalog.domain.names import MODEL
+from services.catalog.domain.records import (
+    ArtifactRecord,
+    Hardware,
+    License,
+    Lifecycle,
+    ModelRecord,
+    Sample,
+    Source,
+    Support,
+    VerifiedConfiguration,
+    VersionRecord,
+)
+from services.catalog.sources import content
+from services.catalog.sources.wheels import ArtifactMissing, locate, sha256_of
+
+log = get_logger(__name__)
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A version's artifacts with where they lie; and why one is not here (empty when all are)."""
+
+    artifacts: tuple[ArtifactRecord, ...]
+    missing: str
+
+
+def records_of(folder: Path, read: content.Content) -> list[ModelRecord]:
+    """Every model of a content folder; weights are read once to check their digest, so call it off the event loop."""
+    support = {collection.id: collection.support for collection in read.collections}
+    return [_model(folder, model, support[model.collection]) for model in read.models]
+
+
+def _model(folder: Path, model: content.Model, collection_support: content.Support) -> ModelRecord:
+    files = [_files(version.artifacts) for version in model.versions]
+    usability, detail = _usability(model, files)
+    if model.usability is None and detail:
+        log.warning("a model cannot run here", model=f"{model.publisher}/{model.id}", why=detail)
+    return ModelRecord(
+        publisher=model.publisher,
+        model=model.id,
+        collection=model.collection,
+        display_name=model.display_name,
+        license=License(
+            id=model.license,
+            text=content.license_text(folder, model.license),
+            acceptance_required=model.license_acceptance_required,
+        ),
+        tasks=tuple(model.tasks),
+        deployment_options=tuple(model.deployment_options),
+        usability=usability,
+        usability_detail=detail,
+        sources=tuple(Source(location=one.location, date=one.date.isoformat()) for one in model.sources),
+        versions=tuple(
+            _version(position, version, found)
+            for position, (version, found) in enumerate(zip(model.versions, files, strict=True), start=1)
+        ),
+        summary=model.summary,
+        card=model.card,
+        notes=model.notes,
+        evaluation=model.evaluation,
+        inference_tasks=tuple(model.inference_tasks) or tuple(task.lower().replace("_", "-") for task in model.tasks),
+        fine_tune_tasks=tuple(model.fine_tune_tasks),
+        languages=tuple(model.languages),
+        input_modalities=tuple(model.input_modalities),
+        output_modalities=tuple(model.output_modalities),
+        capabilities=tuple(model.capabilities),
+        industries=tuple(model.industries),
+        tags=tuple(model.tags),
+        parameter_count=model.parameter_count,
+        context_tokens=model.context_tokens,
+        output_tokens_max=model.output_tokens_max,
+        size_bytes=model.size_bytes or sum(file.size_bytes for file in files[-1].artifacts),
+        training_data_date=model.training_data_date,
+        release_date=model.release_date,
+        hub_id=model.hub_id,
+        featured=model.featured,
+        support=Support(
+            supported_by=model.support.supported_by or collection_support.supported_by,
+            contact=model.support.contact or collection_support.contact,
+            sla=model.support.sla or collection_support.sla,
+        ),
+        samples=tuple(Sample(title=one.title, input=one.input, output=one.output) for one in model.samples),
+    )
+
+
+def _version(position: int, version: content.Version, files: Files) -> VersionRecord:
+    dates = version.lifecycle
+    replacement = ""
+    if dates.replacement:
+        publisher, _, model = dates.replacement.partition("/")
+        replacement = MODEL.format(publisher=publisher, model=model)
+    return VersionRecord(
+        version=version.version,
+        position=position,
+        artifacts=files.artifacts,
+        serving=version.serving.model_dump() if version.serving else None,
+        lifecycle=Lifecycle(
+            preview=dates.preview,
+            legacy=dates.legacy,
+            deprecation=dates.deprecation,
+            retirement=dates.retirement,
+            fine_tune_deprecation=dates.fine_tune_deprecation,
+            fine_tune_retirement=dates.fine_tune_retirement,
+            replacement=replacement,
+        ),
+        inference_hardware=_hardware(version.inference_hardware),
+        fine_tune_hardware=_hardware(version.fine_tune_hardware),
+        verified=tuple(
+            VerifiedConfiguration(
+                engine=version.serving.engine if version.serving else "",
+                parameters=version.serving.parameters if version.serving else {},
+                instance_type=one.instance_type,
+                date=one.date.isoformat(),
+            )
+            for one in version.verified
+        ),
+    )
+
+
+def _hardware(needs: content.Hardware | None) -> Hardware | None:
+    if needs is None:
+        return None
+    return Hardware(
+        vcpus=needs.vcpus,
+        gpus=needs.gpus,
+        memory_bytes=round(needs.memory_gib * _GIB),
+        disk_bytes=round(needs.disk_gib * _GIB),
+        allowed=tuple(needs.allowed),
+        recommended=tuple(needs.recommended),
+    )
+
+
+def _files(artifacts: Sequence[content.Artifact]) -> Files:
+    found, missing = [], ""
+    for artifact in artifacts:
+        uri = ""
+        try:
+            uri = _checked(artifact).as_uri()
+        except ArtifactMissing as why:
+            missing = missing or str(why)
+        found.append(
+            ArtifactRecord(name=artifact.name, sha256=artifact.sha256, size_bytes=artifact.size_bytes, uri=uri)
+        )
+    return Files(tuple(found), missing)
+
+
+def _checked(artifact: content.Artifact) -> Path:
+    path = locate(artifact)
+    digest = sha256_of(path)
+    if digest != artifact.sha256:
+        raise ArtifactMissing(
+            f"{artifact.path!r} has digest {digest}; {artifact.sha256} was expected: reinstall the wheel"
+        )
+    return path
+
+
+def _usability(model: content.Model, versions: Sequence[Files]) -> tuple[str, str]:
+    if model.usability is not None:
+        return model.usability, model.usability_detail
+    missing = [files.missing for files in versions if files.missing]
+    return ("NEEDS_HARDWARE", missing[0]) if missing else ("RUNS_HERE", "")

@@ -1,0 +1,1 @@
+"""Reading and writing the catalog's rows; one file a topic."""

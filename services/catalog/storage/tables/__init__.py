@@ -1,0 +1,24 @@
+"""The catalog's tables; one file a topic."""
+
+from services.catalog.storage.tables.base import CHASSIS, CatalogTable
+from services.catalog.storage.tables.hardware import InstanceTypeRow
+from services.catalog.storage.tables.models import (
+    CollectionRow,
+    LicenseTextRow,
+    ModelRow,
+    ModelTextRow,
+    PublisherRow,
+    VersionRow,
+)
+
+__all__ = [
+    "CHASSIS",
+    "CatalogTable",
+    "CollectionRow",
+    "InstanceTypeRow",
+    "LicenseTextRow",
+    "ModelRow",
+    "ModelTextRow",
+    "PublisherRow",
+    "VersionRow",
+]

@@ -1,0 +1,111 @@
+"""Collections, publishers, models and their versions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger
+from sqlmodel import Field
+
+from chassis.database import UtcTime
+from services.catalog.storage.tables.base import CatalogTable
+
+
+class CollectionRow(CatalogTable, table=True):
+    """A group of models with one rule of support."""
+
+    __tablename__ = "collection"
+    id: str = Field(primary_key=True)
+    display_name: str
+    kind: str
+    description: str
+
+
+class PublisherRow(CatalogTable, table=True):
+    """An organisation that publishes models."""
+
+    __tablename__ = "publisher"
+    id: str = Field(primary_key=True)
+    display_name: str
+    website: str
+
+
+class ModelRow(CatalogTable, table=True):
+    """One model; `name` is its resource name. Its card lies beside it, so that lists do not read it."""
+
+    __tablename__ = "model"
+    name: str = Field(primary_key=True)
+    uid: str = Field(unique=True)
+    # Where it came from: only that source changes it.
+    source: str = Field(index=True)
+    # Project it belongs to; empty where everybody sees it.
+    project_uid: str = Field(index=True)
+    publisher: str = Field(index=True)
+    collection: str = Field(index=True)
+    display_name: str
+    license_id: str
+    # Its text, by digest; empty where it is not shipped.
+    license_digest: str
+    usability: str = Field(index=True)
+    usability_detail: str
+    # The rest of what its source says: `ModelRecord` without its versions and long texts.
+    facts: dict[str, Any] = Field(sa_type=JSON)
+    latest_version: str
+    # It left its source: listed for those who have it, closed to new deployments.
+    withdrawn: bool
+    # Digest of all its source says, versions included.
+    digest: str
+    # Counts the changes of all models together, dense under the lock that writers take.
+    change_sequence: int = Field(sa_type=BigInteger, index=True)
+    create_time: datetime = Field(sa_type=UtcTime)
+    update_time: datetime = Field(sa_type=UtcTime)
+
+
+class ModelTextRow(CatalogTable, table=True):
+    """The long texts of a model, as they came."""
+
+    __tablename__ = "model_text"
+    model: str = Field(primary_key=True)
+    card: str
+    notes: str
+    evaluation: str
+
+
+class LicenseTextRow(CatalogTable, table=True):
+    """The text of a licence, once for all models under it."""
+
+    __tablename__ = "license_text"
+    digest: str = Field(primary_key=True)
+    text: str
+
+
+class VersionRow(CatalogTable, table=True):
+    """One version; `name` is its resource name. What `identity` covers never changes."""
+
+    __tablename__ = "version"
+    name: str = Field(primary_key=True)
+    uid: str = Field(unique=True)
+    model: str = Field(index=True)
+    # Orders the versions of a model.
+    position: int
+    # Digest of its files, how it is served and what its publisher wrote.
+    identity: str
+    artifacts: list[dict[str, Any]] = Field(sa_type=JSON)
+    serving: dict[str, Any] | None = Field(sa_type=JSON)
+    # The rest of what its source says of it: `VersionRecord` without what has a column.
+    facts: dict[str, Any] = Field(sa_type=JSON)
+    preview: bool
+    # Days as `YYYY-MM-DD`, empty where none is set.
+    legacy_date: str
+    deprecation_date: str
+    retirement_date: str
+    fine_tune_deprecation_date: str
+    fine_tune_retirement_date: str
+    # Resource name of the model to move to.
+    replacement: str
+    # The stage that was last announced.
+    stage: int
+    # Counts the version's events.
+    event_sequence: int
+    create_time: datetime = Field(sa_type=UtcTime)

@@ -1,0 +1,75 @@
+"""Stages of versions: read from their dates, announced once when their day comes."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import date, datetime
+
+from chassis.clock import Clock
+from chassis.database import DATABASE_ERRORS, Database, UnitOfWork
+from chassis.telemetry import get_logger
+from services.catalog.domain.lifecycle import Dates, Stage, midnight, stage_at
+from services.catalog.events.published import lifecycle_changed
+from services.catalog.storage.queries.models import models, newest_change, versions_due
+from services.catalog.storage.queries.pages import take_turns
+from services.catalog.storage.tables import VersionRow
+
+log = get_logger(__name__)
+
+
+async def announce_stages(database: Database, clock: Clock) -> int:
+    """Announce every version whose stage has changed with the time; return how many."""
+    now = clock.now()
+    async with database.reader() as session:
+        if not await versions_due(session, now.date()):
+            return 0
+    async with database.unit_of_work() as uow:
+        await take_turns(uow, database)
+        due = await versions_due(uow.session, now.date())
+        owners = await models(uow.session, sorted({row.model for row in due}))
+        sequence = await newest_change(uow.session)
+        for row in due:
+            announce(uow, row, stage_of(row, now), now)
+        for count, owner in enumerate(owners.values(), start=1):
+            owner.change_sequence = sequence + count
+            uow.session.add(owner)
+    return len(due)
+
+
+async def watch_dates(database: Database, clock: Clock, check_s: float) -> None:
+    """Announce stages for ever; while the database is away their day is announced when it is back."""
+    while True:
+        try:
+            await announce_stages(database, clock)
+        except DATABASE_ERRORS as error:
+            log.warning("lifecycle dates wait", error=str(error), retry_s=check_s)
+        await asyncio.sleep(check_s)
+
+
+def announce(uow: UnitOfWork, row: VersionRow, stage: Stage, now: datetime) -> None:
+    """Let a version enter a stage, or keep it with other dates, and say so."""
+    row.stage = int(stage)
+    row.event_sequence += 1
+    uow.session.add(row)
+    uow.emit(lifecycle_changed(row.name, row.uid, row.stage, retire_time(row), row.event_sequence, now))
+
+
+def stage_of(row: VersionRow, now: datetime) -> Stage:
+    """The stage of a version; what was announced is never taken back."""
+    dates = Dates(row.preview, _day(row.legacy_date), _day(row.deprecation_date), _day(row.retirement_date))
+    return max(Stage(row.stage), stage_at(dates, now))
+
+
+def retire_time(row: VersionRow) -> datetime | None:
+    """From when a version answers nothing any more."""
+    return moment_of(row.retirement_date)
+
+
+def moment_of(text: str) -> datetime | None:
+    """The moment a stored day begins, UTC; None where none is set."""
+    day = _day(text)
+    return None if day is None else midnight(day)
+
+
+def _day(text: str) -> date | None:
+    return date.fromisoformat(text) if text else None
