@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 
 _HERE = Path(__file__).parent
-_MODEL_SUFFIX = {"llamacpp": ".gguf", "onnx": ".onnx"}
+_MODEL_SUFFIX = {"llamacpp": ".gguf", "onnx": ".onnx", "safetensors": ".safetensors"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

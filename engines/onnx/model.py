@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb
 
-from engines.onnx.embedding import Embedder
+from engines.onnx.embedding import Embedder, OnnxEncoder
 from engines.refusals import Refusal
 from engines.token_log import TokenLog
 
@@ -25,11 +25,14 @@ class TritonPythonModel:
         token_log = given.get("token_log", "")
         self._log = TokenLog(Path(token_log) if token_log else None)
         self._embedder = Embedder(
-            folder / given["model_file"],
+            self._encoder(folder, given, threads=int(given.get("threads", "0")) or len(os.sched_getaffinity(0))),
             folder / given.get("tokenizer_file", "tokenizer.json"),
             context_tokens=int(given.get("context_tokens", "256")),
-            threads=int(given.get("threads", "0")) or len(os.sched_getaffinity(0)),
+            pooling=given.get("pooling", "mean"),
         )
+
+    def _encoder(self, folder: Path, given: dict[str, str], *, threads: int) -> Any:
+        return OnnxEncoder(folder / given["model_file"], threads=threads)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._answer(request) for request in requests]

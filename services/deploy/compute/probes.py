@@ -35,9 +35,8 @@ async def probe(stub: Any, engine: str, model_name: str, *, metadata: Metadata, 
     Raises:
         ProbeFailed: no answer in time, an error, or a wrong answer.
     """
-    ask = {"llamacpp": _ask_text_engine, "onnx": _ask_embedding_engine, "noop": _ask_noop}[engine]
     try:
-        await ask(stub, model_name, metadata, timeout_s)
+        await _QUESTIONS[engine](stub, model_name, metadata, timeout_s)
     except grpc.aio.AioRpcError as error:
         raise ProbeFailed(f"the canary ended with {error.code().name}: {error.details()}") from error
 
@@ -83,6 +82,14 @@ async def _ask_noop(stub: Any, model_name: str, metadata: Metadata, timeout_s: f
     answer = _outputs(await stub.ModelInfer(request, metadata=metadata, timeout=timeout_s))
     if answer["OUTPUT"] != _bytes_element(b"Hello"):
         raise ProbeFailed("the canary came back changed")
+
+
+_QUESTIONS = {
+    "llamacpp": _ask_text_engine,
+    "onnx": _ask_embedding_engine,
+    "safetensors": _ask_embedding_engine,
+    "noop": _ask_noop,
+}
 
 
 def _request(model_name: str) -> Any:

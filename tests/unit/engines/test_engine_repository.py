@@ -63,5 +63,5 @@ def test_a_missing_artifact_is_named(tmp_path: Path) -> None:
         build_repository(tmp_path, "model", "llamacpp", {"w.gguf": tmp_path / "gone.gguf"}, {})
 
 
-def test_there_are_three_engines() -> None:
-    assert engines() == ["llamacpp", "noop", "onnx"]
+def test_the_engines_there_are() -> None:
+    assert engines() == ["llamacpp", "noop", "onnx", "safetensors"]

@@ -1,0 +1,1 @@
+"""Text embeddings by encoders of BERT's kind, straight from their safetensors."""
