@@ -11,7 +11,18 @@ import grpc
 import typer
 from modelyard_client import ModelyardError
 
-from cli.commands import access, billing, calls, demonstrate, deployments, discover, events, platform, prices
+from cli.commands import (
+    access,
+    billing,
+    calls,
+    demonstrate,
+    deployments,
+    discover,
+    events,
+    platform,
+    prices,
+    trials,  # noqa: F401 - adds `try` to the models group
+)
 from cli.output import problem
 from cli.session import Target, UsageMistake, choose_target
 

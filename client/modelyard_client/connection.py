@@ -14,7 +14,7 @@ from modelyard.billing.v1 import billing_pb2_grpc
 from modelyard.catalog.v1 import catalog_pb2_grpc
 from modelyard.deploy.v1 import deploy_pb2_grpc
 from modelyard.events.v1 import dead_letters_pb2_grpc
-from modelyard.inference.v1 import inference_pb2_grpc, operations_pb2_grpc
+from modelyard.inference.v1 import inference_pb2_grpc, operations_pb2_grpc, trials_pb2_grpc
 
 from modelyard_client.addresses import Addresses
 from modelyard_client.errors import error_from_rpc
@@ -80,7 +80,9 @@ class Modelyard:
             "billing": dead_letters_pb2_grpc.DeadLetterServiceStub(billing),
             "deploy": dead_letters_pb2_grpc.DeadLetterServiceStub(deploy),
         }
-        self.operations = operations_pb2_grpc.InferenceOperationsServiceStub(channel(addresses.inference, token))
+        inference = channel(addresses.inference, token)
+        self.operations = operations_pb2_grpc.InferenceOperationsServiceStub(inference)
+        self.trials = trials_pb2_grpc.TrialServiceStub(inference)
         self.inference = inference_pb2_grpc.InferenceServiceStub(channel(addresses.inference, lambda: key or ""))
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from modelyard.deploy.v1 import deploy_pb2_grpc
+from modelyard.deploy.v1 import deploy_pb2_grpc, trials_pb2_grpc
 
 from chassis.access import AccessPolicy, TokenVerifier
 from chassis.bus import Bus
@@ -26,15 +26,18 @@ from services.deploy.rpc.deployments import DeployServicer
 from services.deploy.rpc.directory import DatabaseRoleDirectory
 from services.deploy.rpc.neighbours import Neighbours
 from services.deploy.rpc.projects import ProjectServicer
+from services.deploy.rpc.trials import TrialServicer
 from services.deploy.settings import DeploySettings
 from services.deploy.storage import queries
 from services.deploy.storage.tables import CHASSIS
 from services.deploy.usecases.deployments import Limits
 from services.deploy.usecases.reconcile import ReconcileLimits, Reconciler
+from services.deploy.usecases.trials import TrialLimits, watch_trials
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 DEPLOY_SERVICE = "modelyard.deploy.v1.DeployService"
 PROJECT_SERVICE = "modelyard.deploy.v1.ProjectService"
+TRIAL_SERVICE = "modelyard.deploy.v1.TrialService"
 
 
 async def main(context: ServiceContext, settings: DeploySettings) -> None:
@@ -85,15 +88,19 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
     billing = service_channel(settings.billing_address, credential)
     catalog = service_channel(settings.catalog_address, credential)
     limits = Limits(settings.deployments_per_endpoint_max, settings.instances_max, settings.instances_memory_bytes_max)
+    neighbours = Neighbours(billing, catalog)
     deploy_servicer = DeployServicer(
         database,
         clock,
         provider,
         reconciler,
-        Neighbours(billing, catalog),
+        neighbours,
         limits,
         endpoints_max=settings.endpoints_per_project_max,
     )
+    trial_limits = TrialLimits(settings.trials_max, settings.trial_idle_s)
+    trial_servicer = TrialServicer(database, clock, neighbours, reconciler.wanted, limits, trial_limits)
+    context.spawn(watch_trials(database, clock, reconciler.wanted, settings.trial_idle_s), "trials")
     project_servicer = ProjectServicer(database, clock, reconciler.wanted)
     verifier = TokenVerifier.from_settings(settings)
     server = RpcServer.from_settings(
@@ -101,6 +108,7 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
         [
             ServedService(DEPLOY_SERVICE, deploy_pb2_grpc.add_DeployServiceServicer_to_server, deploy_servicer),
             ServedService(PROJECT_SERVICE, deploy_pb2_grpc.add_ProjectServiceServicer_to_server, project_servicer),
+            ServedService(TRIAL_SERVICE, trials_pb2_grpc.add_TrialServiceServicer_to_server, trial_servicer),
             dead_letters.served(),
         ],
         AccessPolicy(verifier, DatabaseRoleDirectory(database)),

@@ -8,6 +8,7 @@ from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ServiceSettings
 from services.deploy.compute.settings import LocalSettings
+from services.deploy.usecases.trials import TrialLimits
 
 
 class DeploySettings(ServiceSettings):
@@ -47,6 +48,10 @@ class DeploySettings(ServiceSettings):
     deployments_per_endpoint_max: int = 20
     # Instances on this platform, the pool's too.
     instances_max: int = 16
+    # Models that can be tried at once without a deployment; each takes a pool instance.
+    trials_max: int = TrialLimits.trials_max
+    # How long a model that nobody tries any more stays callable for trials, seconds.
+    trial_idle_s: float = TrialLimits.idle_s
     # Memory of all instances together, bytes.
     instances_memory_bytes_max: int = 32 * 1024**3
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import uvicorn
-from modelyard.inference.v1 import inference_pb2_grpc, operations_pb2_grpc
+from modelyard.inference.v1 import inference_pb2_grpc, operations_pb2_grpc, trials_pb2_grpc
 from modelyard.type.v1 import access_pb2
 from tritonclient.grpc import service_pb2_grpc
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -32,11 +32,14 @@ from services.inference.journal.publisher import Publisher
 from services.inference.rpc import open_inference
 from services.inference.rpc.open_inference import OpenInferenceServicer
 from services.inference.rpc.servicer import InferenceServicer, OperationsServicer, caller_from_key
+from services.inference.rpc.trials import TrialServicer
 from services.inference.settings import InferenceSettings
 from services.inference.usecases.calls import CallLimits, Calls
+from services.inference.usecases.trials import TrialLimits, Trials
 
 INFERENCE_SERVICE = "modelyard.inference.v1.InferenceService"
 OPERATIONS_SERVICE = "modelyard.inference.v1.InferenceOperationsService"
+TRIAL_SERVICE = "modelyard.inference.v1.TrialService"
 
 
 async def main(context: ServiceContext, settings: InferenceSettings) -> None:
@@ -70,6 +73,17 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
     credential = token_from_file(settings.service_token_file)
     catalog = service_channel(settings.catalog_address, credential)
     billing = service_channel(settings.billing_address, credential)
+    deploy = service_channel(settings.deploy_address, credential)
+    trials = Trials(
+        calls,
+        deploy,
+        TrialLimits(
+            settings.trials_per_minute_max,
+            settings.trial_characters_max,
+            settings.trial_output_tokens_max,
+            settings.trial_start_s_max,
+        ),
+    )
     verifier = TokenVerifier.from_settings(settings)
     server = RpcServer.from_settings(
         settings,
@@ -84,6 +98,7 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
                 operations_pb2_grpc.add_InferenceOperationsServiceServicer_to_server,
                 OperationsServicer(calls),
             ),
+            ServedService(TRIAL_SERVICE, trials_pb2_grpc.add_TrialServiceServicer_to_server, TrialServicer(trials)),
             ServedService(
                 open_inference.SERVICE,
                 service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
@@ -120,7 +135,7 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
         await context.close()
         journal.close()
         await backend.close()
-        for channel in (catalog, billing):
+        for channel in (catalog, billing, deploy):
             await channel.close()
         await bus.close()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ServiceSettings
+from services.inference.usecases.trials import TrialLimits
 
 
 class InferenceSettings(ServiceSettings):
@@ -28,6 +29,13 @@ class InferenceSettings(ServiceSettings):
     token_timeout_s: float = 60.0
     # Requests of one raw tensor stream that run side by side.
     raw_stream_calls_max: int = 16
+    # Tries of models without a deployment, of one member of one project in a minute, in this process.
+    trials_per_minute_max: int = TrialLimits.per_minute_max
+    # Longest text of one, characters, and longest answer, tokens.
+    trial_characters_max: int = TrialLimits.characters_max
+    trial_output_tokens_max: int = TrialLimits.output_tokens_max
+    # Longest wait for an instance to try a model on, seconds.
+    trial_start_s_max: float = TrialLimits.start_s_max
     # How long routes and keys serve without being confirmed, seconds.
     routes_stale_s_max: float = 86_400.0
 

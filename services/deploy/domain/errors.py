@@ -47,6 +47,13 @@ class ApiKeyExpiryPast(Problem):
     reason = "API_KEY_EXPIRY_PAST"
 
 
+class TrialsExhausted(Problem):
+    """As many models are tried at once as may be."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "TRIALS_EXHAUSTED"
+
+
 class EndpointExists(Problem):
     """The endpoint's name is taken in this project."""
 

@@ -19,6 +19,20 @@ class Neighbours:
         self._billing = billing_pb2_grpc.BillingServiceStub(billing)
         self._catalog = catalog_pb2_grpc.CatalogServiceStub(catalog)
 
+    async def newest_version(self, model: str) -> catalog_pb2.ModelVersion:
+        """The newest version of a model.
+
+        Raises:
+            Problem: what the catalog answered, such as MODEL_NOT_FOUND.
+        """
+        try:
+            version: catalog_pb2.ModelVersion = await self._catalog.GetModelVersion(
+                catalog_pb2.GetModelVersionRequest(name=f"{model}/versions/latest")
+            )
+        except grpc.aio.AioRpcError as error:
+            raise problem_from_rpc_error(error) from error
+        return version
+
     async def ask(self, project: str, quote: str, model_version: str, instance_type: str) -> Answers:
         """The quote, the version and the type; without a type the deployment is serverless.
 

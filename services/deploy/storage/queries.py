@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, Select, Table, func, select, text, tuple_, type_coerce
@@ -17,6 +18,7 @@ from services.deploy.storage.tables import (
     InstanceRow,
     PoolRow,
     ProjectRow,
+    TrialRow,
 )
 
 
@@ -111,6 +113,33 @@ async def endpoint_locked(session: AsyncSession, database: Database, project_uid
         ),
     )
     return row
+
+
+async def endpoint_by_uid_locked(session: AsyncSession, database: Database, uid: str) -> EndpointRow | None:
+    """A living endpoint that is about to change, by its uid."""
+    row: EndpointRow | None = await _one(
+        session,
+        database.locking(select(EndpointRow).where(_ENDPOINT.c.uid == uid, _ENDPOINT.c.deleted.is_(False))),
+    )
+    return row
+
+
+async def trials(session: AsyncSession) -> list[TrialRow]:
+    """Every model that is tried; a handful."""
+    return await _all(session, select(TrialRow))
+
+
+async def trial(session: AsyncSession, endpoint_uid: str) -> TrialRow:
+    """The trial behind an endpoint."""
+    row: TrialRow = (
+        await session.execute(select(TrialRow).where(table(TrialRow).c.endpoint_uid == endpoint_uid))
+    ).scalar_one()
+    return row
+
+
+async def trials_unused_since(session: AsyncSession, moment: datetime) -> list[TrialRow]:
+    """Trials that nobody kept since then."""
+    return await _all(session, select(TrialRow).where(table(TrialRow).c.use_time <= moment))
 
 
 async def endpoints_page(session: AsyncSession, project_uid: str, after: str, limit: int) -> list[EndpointRow]:

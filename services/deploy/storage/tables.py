@@ -116,6 +116,15 @@ class DeploymentRow(DeployTable, table=True):
     create_time: datetime = Field(sa_type=UtcTime)
 
 
+class TrialRow(DeployTable, table=True):
+    """A model that is tried: its endpoint stays while somebody uses it."""
+
+    __tablename__ = "trial"
+    endpoint_uid: str = Field(primary_key=True)
+    model_version: str
+    use_time: datetime = Field(sa_type=UtcTime, index=True)
+
+
 class PoolRow(DeployTable, table=True):
     """The shared warm instance of one model version."""
 

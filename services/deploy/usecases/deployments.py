@@ -79,7 +79,7 @@ async def create_deployment(
 
     Raises:
         QuoteExpired, QuoteMismatch: see `_check_quote`.
-        VersionRetired, VersionDeprecated, ModelNotRunnable, InstanceTypeTooSmall: see `_check_version`.
+        VersionRetired, VersionDeprecated, ModelNotRunnable, InstanceTypeTooSmall: see `check_version`.
         DeploymentExists, QuotaExceeded, CapacityExceeded: naming what is there and what is allowed.
     """
     check_id(request.deployment_id, "deployment_id")
@@ -99,7 +99,7 @@ async def create_deployment(
             return before
         _check_shape(request, owner)
         _check_quote(request, answers, project_uid, now)
-        _check_version(answers)
+        check_version(answers)
         existing = await queries.deployments_of(uow.session, [owner.uid])
         if any(row.name == request.deployment_id for row in existing):
             raise DeploymentExists(
@@ -111,14 +111,12 @@ async def create_deployment(
                 f"endpoint {endpoint!r} has {len(existing)} deployments; "
                 f"{limits.deployments_per_endpoint_max} are allowed: delete one"
             )
-        row = _row(owner, request, answers, now)
         if owner.kind == SERVERLESS:
-            pool = await _pool(uow, database, answers)
-            row.pool_uid = pool.uid
-            await check_capacity(uow, database, limits, pool.uid, 1, pool.memory_bytes)
+            row = await put_on_pool(uow, database, owner, request, answers, now, limits)
         else:
+            row = _row(owner, request, answers, now)
             await check_capacity(uow, database, limits, row.uid, row.instance_count, row.memory_bytes)
-        uow.session.add(row)
+            uow.session.add(row)
         if not owner.traffic and all(other.deleting for other in existing):
             # An endpoint whose only deployment gets no calls would be a trap; every later one begins at 0 %.
             owner.traffic = {row.name: 100}
@@ -128,6 +126,28 @@ async def create_deployment(
         answer = deployment_to_proto(row, [])
         await remember_answer(uow, database, clock, principal, request, answer)
         return answer
+
+
+async def put_on_pool(
+    uow: UnitOfWork,
+    database: Database,
+    owner: EndpointRow,
+    request: deploy_pb2.CreateDeploymentRequest,
+    answers: Answers,
+    now: datetime,
+    limits: Limits,
+) -> DeploymentRow:
+    """Add a deployment that the shared pool serves.
+
+    Raises:
+        CapacityExceeded: the pool needs an instance for which there is no room.
+    """
+    row = _row(owner, request, answers, now)
+    pool = await _pool(uow, database, answers)
+    row.pool_uid = pool.uid
+    await check_capacity(uow, database, limits, pool.uid, 1, pool.memory_bytes)
+    uow.session.add(row)
+    return row
 
 
 def _check_shape(request: deploy_pb2.CreateDeploymentRequest, owner: EndpointRow) -> None:
@@ -165,7 +185,7 @@ def _check_quote(
         raise QuoteMismatch(f"quote {request.quote!r} is for {offered!r}, not for {wanted!r}; {way_out}", field="quote")
 
 
-def _check_version(answers: Answers) -> None:
+def check_version(answers: Answers) -> None:
     """The version takes new deployments and fits.
 
     Raises:

@@ -96,14 +96,19 @@ async def delete_endpoint(database: Database, clock: Clock, project_uid: str, na
     """Delete an endpoint with its deployments and keys; the reconciler ends the instances."""
     async with database.unit_of_work() as uow:
         row = await load_endpoint(uow, database, project_uid, name, etag)
-        for deployment in await queries.deployments_of_locked(uow.session, database, row.uid):
-            mark_deleting(uow, deployment, clock)
-        for key in await queries.endpoint_keys(uow.session, row.uid):
-            revoke(uow, clock, key)
-        row.traffic = {}
-        row.deleted = True
-        row.revision += 1
-        uow.session.add(row)
+        await end_endpoint(uow, database, clock, row)
+
+
+async def end_endpoint(uow: UnitOfWork, database: Database, clock: Clock, row: EndpointRow) -> None:
+    """Nothing is wanted of a locked endpoint any more: its deployments and keys end with it."""
+    for deployment in await queries.deployments_of_locked(uow.session, database, row.uid):
+        mark_deleting(uow, deployment, clock)
+    for key in await queries.endpoint_keys(uow.session, row.uid):
+        revoke(uow, clock, key)
+    row.traffic = {}
+    row.deleted = True
+    row.revision += 1
+    uow.session.add(row)
 
 
 def mark_deleting(uow: UnitOfWork, deployment: DeploymentRow, clock: Clock) -> None:

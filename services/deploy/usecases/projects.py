@@ -30,6 +30,8 @@ from services.deploy.storage.tables import ApiKeyRow, ProjectRow
 PROJECT_KEY, PRIMARY_KEY, SECONDARY_KEY = 1, 2, 3
 # Endpoints one key may be limited to.
 SCOPES_MAX = 100
+# Holds what the platform runs for everybody: models that are tried.
+PLATFORM_PROJECT = "modelyard"
 
 
 async def create_project(
@@ -41,6 +43,10 @@ async def create_project(
         ProjectExists: the name is taken.
     """
     check_id(request.project_id, "project_id")
+    if request.project_id == PLATFORM_PROJECT:
+        raise ProjectExists(
+            f"project {PLATFORM_PROJECT!r} is the platform's own; choose another name", field="project_id"
+        )
     row = ProjectRow(
         uid=new_uid(),
         name=request.project_id,

@@ -41,6 +41,20 @@ class NoReadyInstance(Problem):
     reason = "NO_READY_INSTANCE"
 
 
+class TrialLimitReached(Problem):
+    """One member of a project tried models too often."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "TRIAL_LIMIT_REACHED"
+
+
+class TrialNotStarted(Problem):
+    """No instance for a trial answered in time."""
+
+    code = Code.UNAVAILABLE
+    reason = "TRIAL_NOT_STARTED"
+
+
 class RequestInvalid(Problem):
     """A field of the request is wrong."""
 

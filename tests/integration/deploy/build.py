@@ -19,7 +19,7 @@ from chassis.database import Database
 from chassis.events import decode_projection
 from services.deploy.compute.interface import InstanceSpec, InstanceState, InstanceView
 from services.deploy.main import MIGRATIONS
-from services.deploy.storage.tables import CHASSIS, DeploymentRow, InstanceRow
+from services.deploy.storage.tables import CHASSIS, DeploymentRow, InstanceRow, TrialRow
 from services.deploy.usecases import deployments, endpoints, projects
 from services.deploy.usecases.deployments import Answers, Limits
 from services.deploy.usecases.reconcile import ReconcileLimits, Reconciler
@@ -247,6 +247,10 @@ class Platform:
     async def rows(self, row_class: Any) -> list[Any]:
         async with self.database.reader() as session:
             return list((await session.execute(select(row_class).order_by(row_class.uid))).scalars())
+
+    async def rows_of_trials(self) -> list[TrialRow]:
+        async with self.database.reader() as session:
+            return list((await session.execute(select(TrialRow))).scalars())
 
     async def instances(self) -> list[InstanceRow]:
         return await self.rows(InstanceRow)
