@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -29,6 +28,7 @@ from chassis.rpc.status import status_from_problem
 from chassis.settings import ServiceSettings
 from chassis.telemetry import get_logger, request_id, span
 from chassis.telemetry.metrics import DURATION_BUCKETS_S, Histogram
+from chassis.web_address import is_loopback
 
 log = get_logger(__name__)
 
@@ -79,11 +79,7 @@ def check_listener(address: str, *, has_tls: bool, insecure: bool) -> None:
         ListenerRefused: naming the address and the way out.
     """
     host = address.rpartition(":")[0].strip("[]")
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if not (loopback or has_tls or insecure):
+    if not (is_loopback(host) or has_tls or insecure):
         raise ListenerRefused(
             f"{address} is not loopback and has no TLS; set tls_certificate_file and tls_key_file, or insecure=true to "
             "accept clear text"
