@@ -56,6 +56,11 @@ class Home:
         return self.path / "secrets" / "admin.token"
 
     @property
+    def provider_keys(self) -> Path:
+        """Keys of external providers, one a file named as its source refers to it; the operator writes them."""
+        return self.path / "secrets" / "providers"
+
+    @property
     def nats_identities(self) -> Path:
         return self.path / "secrets" / "nats"
 
@@ -100,6 +105,7 @@ class Home:
             ) from None
         for folder in (self.logs, self.path / "run"):
             folder.mkdir(exist_ok=True)
+        self.provider_keys.mkdir(parents=True, exist_ok=True, mode=0o700)
         signing_key = kept_signing_key(self.signing_key, self.public_key)
         kept_secret(self.cluster_secret)
         write_admin_token(signing_key, self.admin_credential)

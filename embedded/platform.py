@@ -123,7 +123,7 @@ class Platform:
         if service == "deploy":
             settings |= {"LEASE_FILE": home.lease, "RELEASE_ON_STOP": "true"}
         if service == "inference":
-            settings["REST_ADDRESS"] = f"127.0.0.1:{ports['rest']}"
+            settings |= {"REST_ADDRESS": f"127.0.0.1:{ports['rest']}", "PROVIDER_KEYS_DIR": home.provider_keys}
         # What an operator sets in the environment wins over the embedded defaults.
         environment = {
             **{prefix + name: str(value) for name, value in settings.items()},

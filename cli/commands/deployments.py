@@ -356,6 +356,8 @@ def _address(name: str) -> str:
 
 def _state_words(seen: deploy_pb2.Deployment) -> str:
     state = enum_word(deploy_pb2.DeploymentState, seen.state, "DEPLOYMENT_STATE_")
+    if seen.state == deploy_pb2.DEPLOYMENT_STATE_ACTIVE and not seen.instance_count and not seen.ready_instance_count:
+        return f"{_address(seen.name)} is {state}, its provider answers"
     wanted = f" of {seen.instance_count}" if seen.instance_count else ""
     detail = f": {seen.state_detail}" if seen.state_detail else ""
     return f"{_address(seen.name)} is {state}, {seen.ready_instance_count}{wanted} answering{detail}"

@@ -20,10 +20,12 @@ from chassis.clock import check_not_behind
 from chassis.rpc import RpcServer, ServedService, service_channel
 from chassis.rpc.client import token_from_file
 from chassis.rpc.server import check_listener
+from chassis.secret_files import SecretFiles
 from chassis.service import ServiceContext
 from chassis.telemetry import observe
 from services.inference.access.keys import KeyDirectory
 from services.inference.access.routes import RouteDirectory
+from services.inference.backends.provider import ProviderBackend, ProviderLimits
 from services.inference.backends.triton import TritonBackend
 from services.inference.http.app import create_app
 from services.inference.http.page import Page
@@ -66,7 +68,19 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
         context.spawn(watch.run(), "bucket watch")
     context.spawn(publisher.run(), "usage publisher")
     backend = TritonBackend(settings.cluster_secret_file.read_bytes(), token_timeout_s=settings.token_timeout_s)
-    calls = Calls(routes, journal, backend, clock, CallLimits(settings.call_s_max))
+    providers = ProviderBackend(
+        SecretFiles(settings.provider_keys_dir),
+        ProviderLimits(
+            calls_max=settings.provider_calls_max,
+            calls_per_minute_max=settings.provider_calls_per_minute_max,
+            connect_s_max=settings.provider_connect_s_max,
+            silence_s_max=settings.token_timeout_s,
+            answer_bytes_max=settings.provider_answer_bytes_max,
+            insecure=settings.provider_insecure,
+            proxy=settings.provider_proxy,
+        ),
+    )
+    calls = Calls(routes, journal, backend, providers, clock, CallLimits(settings.call_s_max))
 
     _observe(journal, routes, keys)
 
@@ -135,6 +149,7 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
         await context.close()
         journal.close()
         await backend.close()
+        await providers.close()
         for channel in (catalog, billing, deploy):
             await channel.close()
         await bus.close()

@@ -25,7 +25,7 @@ class InferenceSettings(ServiceSettings):
     connections_max: int = 2000
     # Longest call, queueing included, seconds.
     call_s_max: float = 180.0
-    # Longest wait for the next response of an instance, seconds.
+    # Longest wait for the next response of an instance or a provider, seconds.
     token_timeout_s: float = 60.0
     # Requests of one raw tensor stream that run side by side.
     raw_stream_calls_max: int = 16
@@ -50,3 +50,18 @@ class InferenceSettings(ServiceSettings):
     journal_commit_s: float = 0.05
     # Sent again when billing has not committed it after this long, seconds.
     usage_resend_s: float = 60.0
+
+    # Folder of the keys of external providers, one a file named as routes name it, mode 0600. None: none can be called.
+    provider_keys_dir: Path | None = None
+    # Calls at once of each provider; further ones get 429.
+    provider_calls_max: int = 100
+    # Calls a minute of each provider; 0 allows any number.
+    provider_calls_per_minute_max: int = 0
+    # Longest time until a provider is reached, seconds.
+    provider_connect_s_max: float = 5.0
+    # Largest embedding answer of a provider, bytes.
+    provider_answer_bytes_max: int = 64 * 1024 * 1024
+    # Call providers beyond this machine in clear text.
+    provider_insecure: bool = False
+    # URL of a proxy on the way to providers; empty for none.
+    provider_proxy: str = ""

@@ -102,7 +102,7 @@ class DeploymentRow(DeployTable, table=True):
     # Serialized modelyard.catalog.v1.ModelVersion as it was when the deployment was created.
     version_facts: bytes = Field(sa_type=LargeBinary)
     retire_time: datetime | None = Field(sa_type=UtcTime)
-    # Pool the deployment is served from; empty for managed ones.
+    # Pool the deployment is served from; empty for managed ones, and where an external provider serves it.
     pool_uid: str = Field(index=True)
     state: int = Field(index=True)
     state_detail: str

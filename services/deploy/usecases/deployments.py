@@ -112,7 +112,7 @@ async def create_deployment(
                 f"{limits.deployments_per_endpoint_max} are allowed: delete one"
             )
         if owner.kind == SERVERLESS:
-            row = await put_on_pool(uow, database, owner, request, answers, now, limits)
+            row = await put_serverless(uow, database, owner, request, answers, now, limits)
         else:
             row = _row(owner, request, answers, now)
             await check_capacity(uow, database, limits, row.uid, row.instance_count, row.memory_bytes)
@@ -128,7 +128,7 @@ async def create_deployment(
         return answer
 
 
-async def put_on_pool(
+async def put_serverless(
     uow: UnitOfWork,
     database: Database,
     owner: EndpointRow,
@@ -137,15 +137,16 @@ async def put_on_pool(
     now: datetime,
     limits: Limits,
 ) -> DeploymentRow:
-    """Add a deployment that the shared pool serves.
+    """Add a deployment that the shared pool serves; one that an external provider serves needs nothing here.
 
     Raises:
         CapacityExceeded: the pool needs an instance for which there is no room.
     """
     row = _row(owner, request, answers, now)
-    pool = await _pool(uow, database, answers)
-    row.pool_uid = pool.uid
-    await check_capacity(uow, database, limits, pool.uid, 1, pool.memory_bytes)
+    if not answers.version.HasField("provider"):
+        pool = await _pool(uow, database, answers)
+        row.pool_uid = pool.uid
+        await check_capacity(uow, database, limits, pool.uid, 1, pool.memory_bytes)
     uow.session.add(row)
     return row
 
@@ -201,7 +202,8 @@ def check_version(answers: Answers) -> None:
     option = catalog_pb2.DEPLOYMENT_OPTION_SERVERLESS if shape is None else catalog_pb2.DEPLOYMENT_OPTION_MANAGED
     if option not in version.deployment_options:
         raise ModelNotRunnable(f"{version.name} is not offered this way")
-    if version.usability != catalog_pb2.USABILITY_RUNS_HERE or not version.artifacts:
+    is_here = bool(version.artifacts) or version.HasField("provider")
+    if version.usability != catalog_pb2.USABILITY_RUNS_HERE or not is_here:
         raise ModelNotRunnable(f"{version.name} cannot run here: {version.usability_detail}")
     if shape is None:
         return
@@ -326,8 +328,8 @@ async def scale_deployment(
         check_etag(etag, row.wanted_revision, f"deployment {name!r}")
         if row.deleting:
             raise DeploymentNotFound(f"deployment {name!r} is being deleted", field="name")
-        if row.pool_uid:
-            raise DeploymentNotManaged(f"deployment {name!r} is serverless; the shared pool sizes itself")
+        if owner.kind == SERVERLESS:
+            raise DeploymentNotManaged(f"deployment {name!r} is serverless and has no instances of its own")
         check_instance_count(count)
         if count > row.instance_count:
             await check_capacity(uow, database, limits, row.uid, count, row.memory_bytes)

@@ -20,7 +20,7 @@ from services.deploy.events.published import project_access, project_created
 from services.deploy.storage import queries
 from services.deploy.storage.tables import EndpointRow, ProjectRow, TrialRow
 from services.deploy.usecases.changes import Changes
-from services.deploy.usecases.deployments import Answers, Limits, check_version, put_on_pool
+from services.deploy.usecases.deployments import Answers, Limits, check_version, put_serverless
 from services.deploy.usecases.endpoints import SERVERLESS, end_endpoint
 from services.deploy.usecases.projects import PLATFORM_PROJECT
 
@@ -62,7 +62,7 @@ async def ensure_trial(
             endpoint = _endpoint(project, name, now)
             uow.session.add(endpoint)
             request = deploy_pb2.CreateDeploymentRequest(deployment_id=DEPLOYMENT_NAME)
-            deployment = await put_on_pool(uow, database, endpoint, request, answers, now, limits)
+            deployment = await put_serverless(uow, database, endpoint, request, answers, now, limits)
             uow.session.add(TrialRow(endpoint_uid=endpoint.uid, model_version=version.name, use_time=now))
         else:
             (deployment,) = await queries.deployments_of(uow.session, [endpoint.uid])

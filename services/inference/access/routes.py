@@ -64,7 +64,7 @@ class RouteDirectory:
                 f"{deployment.retire_time.ToDatetime():%Y-%m-%d}; deploy its replacement",
                 field="model",
             )
-        if not deployment.targets:
+        if not deployment.targets and not deployment.HasField("provider"):
             raise NoReadyInstance(
                 f"no instance of {model!r} answers now; `modelyard deployments` shows its state", retry_after_s=2.0
             )

@@ -28,6 +28,7 @@ from services.inference.domain.errors import (
     PromptTooLong,
     RequestInvalid,
 )
+from services.inference.domain.output import Embedded, Piece
 
 log = get_logger(__name__)
 
@@ -42,24 +43,6 @@ _NOT_TAKEN = ("Request for unknown model: ", "Server not ready", "Server is stop
 # Reasons an engine gives when it stops an answer before its end, as it does when it is unloaded.
 _BROKEN_OFF = frozenset({"cancelled", "abort"})
 _LENGTH = struct.Struct("<I")
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What one response of a text engine added."""
-
-    text: str
-    input_tokens: int
-    output_tokens: int
-    finish_reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """Vectors, row by row, as little-endian FP32 bytes, and the tokens that were read."""
-
-    rows: list[bytes]
-    input_tokens: int
 
 
 @dataclass(slots=True)

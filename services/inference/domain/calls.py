@@ -24,9 +24,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an answer is produced; None leaves it to the engine."""
+    """How an answer is produced; None leaves it to the engine.
+
+    `max_tokens_name` is the field the caller said `max_tokens` with: of providers' models some take the one, some the
+    other, and who calls one knows which.
+    """
 
     max_tokens: int | None = None
+    max_tokens_name: str = "max_tokens"
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
@@ -47,6 +52,13 @@ class Sampling:
         given = {name: value for name, value in named.items() if value is not None}
         if self.stop:
             given["stop"] = list(self.stop)
+        return given
+
+    def provider_parameters(self) -> dict[str, object]:
+        """The same as fields of OpenAI's API."""
+        given = self.parameters()
+        if self.max_tokens is not None:
+            given[self.max_tokens_name] = given.pop("max_tokens")
         return given
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chassis.errors import Code, Problem
+from services.inference.domain.usage import Counts
 
 
 class KeyInvalid(Problem):
@@ -96,6 +97,54 @@ class EngineTimeout(Problem):
 
     code = Code.DEADLINE_EXCEEDED
     reason = "ENGINE_TIMEOUT"
+
+
+class ProviderBusy(Problem):
+    """The external provider, or our own limit for it, takes no more calls now."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "PROVIDER_BUSY"
+
+
+class ProviderUnreachable(Problem):
+    """The external provider could not be reached; nothing happened."""
+
+    code = Code.UNAVAILABLE
+    reason = "PROVIDER_UNREACHABLE"
+
+
+class ProviderFailed(Problem):
+    """The external provider broke while it answered; what it delivered before stands."""
+
+    code = Code.UNAVAILABLE
+    reason = "PROVIDER_FAILED"
+    http = 502
+
+
+class ProviderTimeout(EngineTimeout):
+    """The external provider took longer than the limit."""
+
+    reason = "PROVIDER_TIMEOUT"
+    http = 504
+
+
+class ProviderMisconfigured(Problem):
+    """The operator must act: the provider's credential is missing or refused, or the provider has no such model."""
+
+    code = Code.UNAVAILABLE
+    reason = "PROVIDER_MISCONFIGURED"
+    http = 502
+
+
+class ContentFiltered(Problem):
+    """The external provider's content filter refused the prompt. `read` is what the provider says that it read."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "CONTENT_FILTER"
+
+    def __init__(self, message: str, *, read: Counts) -> None:
+        super().__init__(message, field="messages")
+        self.read = read
 
 
 class RawTensorsOnServerless(Problem):

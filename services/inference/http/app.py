@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
+from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import routes_pb2
 from opentelemetry.trace import SpanKind
 from starlette.applications import Starlette
@@ -26,6 +27,7 @@ from chassis.telemetry import get_logger, request_id, span
 from chassis.telemetry.metrics import DURATION_BUCKETS_S, Histogram
 from services.inference.access.keys import KeyDirectory
 from services.inference.domain.errors import BodyTooLarge, ModelNotCallable
+from services.inference.domain.usage import Counts
 from services.inference.http.answers import EventStream, JsonResponse, error_response, until_disconnect
 from services.inference.http.bodies import messages_of, read_chat, read_embeddings
 from services.inference.http.page import Page
@@ -43,7 +45,8 @@ _REQUEST_DURATION = Histogram(
     buckets=DURATION_BUCKETS_S,
 )
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_FINISH = {"stop": "stop", "length": "length"}
+_FINISH = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
+_CAPABILITIES = {"chat_completion": catalog_pb2.TASK_CHAT_COMPLETION, "embeddings": catalog_pb2.TASK_EMBEDDINGS}
 # How many times the largest body is read before a larger one is refused without reading on.
 _DROPPED_BODIES_MAX = 4
 INSTANCE_HEADER = "x-modelyard-instance"
@@ -168,7 +171,8 @@ class _Api:
         body = read_chat(await self._body(request))
         generation = self._calls.chat(key, body.model, messages_of(body), body.sampling())
         if body.stream:
-            return EventStream(_chat_events(generation, body.model), lambda: _instance(generation.instance_uid))
+            events = _chat_events(generation, body.model, with_running_usage=body.wants_running_usage)
+            return EventStream(events, lambda: _instance(generation.instance_uid))
         return _Work(lambda: _whole_chat(generation, body.model))
 
     async def embeddings(self, request: Request) -> Response:
@@ -257,13 +261,16 @@ async def _whole_chat(generation: Generation, model: str) -> Response:
                 "logprobs": None,
             }
         ],
-        "usage": _usage(generation),
+        "usage": _usage(generation.usage),
     }
     return JsonResponse(content, headers={**_headers(), **_instance(generation.instance_uid)})
 
 
-async def _chat_events(generation: Generation, model: str) -> AsyncGenerator[bytes, None]:
-    """Chunks in OpenAI's shape; the stream always ends with the usage, whether or not it was asked for."""
+async def _chat_events(generation: Generation, model: str, *, with_running_usage: bool) -> AsyncGenerator[bytes, None]:
+    """Chunks in OpenAI's shape; the stream always ends with the usage, whether or not it was asked for.
+
+    `with_running_usage`: each chunk says what was consumed up to it.
+    """
 
     def chunk(delta: dict[str, Any] | None, finish_reason: str | None = None, usage: Any = None) -> bytes:
         choices = (
@@ -282,16 +289,16 @@ async def _chat_events(generation: Generation, model: str) -> AsyncGenerator[byt
     first = True
     async with aclosing(generation.pieces()) as pieces:
         async for piece in pieces:
-            yield chunk({"role": "assistant", "content": piece} if first else {"content": piece})
+            delta = {"role": "assistant", "content": piece} if first else {"content": piece}
+            yield chunk(delta, usage=_usage(generation.received) if with_running_usage else None)
             first = False
     # The pieces have ended: the call is settled and durable before these last bytes leave.
     yield chunk({"role": "assistant", "content": ""} if first else {}, _FINISH.get(generation.finish_reason, "stop"))
-    yield chunk(None, usage=_usage(generation))
+    yield chunk(None, usage=_usage(generation.usage))
     yield b"data: [DONE]\n\n"
 
 
-def _usage(generation: Generation) -> dict[str, int]:
-    usage = generation.usage
+def _usage(usage: Counts) -> dict[str, int]:
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
@@ -305,6 +312,8 @@ def _model(name: str, destination: Any) -> dict[str, Any]:
         "object": "model",
         "created": destination.route.create_time.ToSeconds(),
         "owned_by": destination.route.project,
+        # Azure OpenAI's field: whoever lists models here learns what each answers.
+        "capabilities": {word: task in destination.deployment.tasks for word, task in _CAPABILITIES.items()},
     }
 
 

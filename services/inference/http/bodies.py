@@ -41,11 +41,18 @@ class ChatBody(msgspec.Struct, frozen=True):
     response_format: dict[str, Any] | None = None
     stream_options: dict[str, Any] | None = None
 
+    @property
+    def wants_running_usage(self) -> bool:
+        """Usage in every chunk, as vLLM names it."""
+        return bool((self.stream_options or {}).get("continuous_usage_stats"))
+
     def sampling(self) -> Sampling:
         """How the answer is produced."""
         stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        is_newer = self.max_completion_tokens is not None
         return Sampling(
-            max_tokens=self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens,
+            max_tokens=self.max_completion_tokens if is_newer else self.max_tokens,
+            max_tokens_name="max_completion_tokens" if is_newer else "max_tokens",
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed,

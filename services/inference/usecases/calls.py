@@ -18,14 +18,24 @@ from chassis.ids import new_uid
 from chassis.telemetry import get_logger, request_id, span, traceparent
 from chassis.timestamps import timestamp
 from services.inference.access.routes import Destination, RouteDirectory
-from services.inference.backends.triton import EMBED_ROWS_MAX, Embedded, TritonBackend, named_outputs
-from services.inference.domain.calls import Message, Sampling, check_inputs, check_messages, check_sampling
+from services.inference.backends.provider import ProviderBackend
+from services.inference.backends.triton import EMBED_ROWS_MAX, TritonBackend, named_outputs
+from services.inference.domain.calls import (
+    INPUTS_MAX,
+    Message,
+    Sampling,
+    check_inputs,
+    check_messages,
+    check_sampling,
+)
 from services.inference.domain.errors import (
+    ContentFiltered,
     EngineTimeout,
     RawTensorsOnServerless,
     RequestInvalid,
     TaskNotSupported,
 )
+from services.inference.domain.output import Embedded, Piece
 from services.inference.domain.prompts import render_prompt
 from services.inference.domain.usage import Counts, Outcome, billed, cut_by_us
 from services.inference.journal.journal import Entry, Journal
@@ -57,11 +67,18 @@ class Calls:
     """Admits calls and runs them."""
 
     def __init__(
-        self, routes: RouteDirectory, journal: Journal, backend: TritonBackend, clock: Clock, limits: CallLimits
+        self,
+        routes: RouteDirectory,
+        journal: Journal,
+        backend: TritonBackend,
+        providers: ProviderBackend,
+        clock: Clock,
+        limits: CallLimits,
     ) -> None:
         self.routes = routes
         self.journal = journal
         self.backend = backend
+        self.providers = providers
         self.clock = clock
         self.limits = limits
         # Set when the service stops: calls that are cut from then on were cut by us.
@@ -78,11 +95,30 @@ class Calls:
         check_messages(messages)
         check_sampling(sampling)
         destination = self._find(key, model, catalog_pb2.TASK_CHAT_COMPLETION, "chat completions")
-        serving = destination.deployment.serving
+        deployment = destination.deployment
+        if deployment.HasField("provider"):
+            return Generation(
+                self,
+                key,
+                destination,
+                lambda call: self.providers.generate(deployment.provider, call.id, messages, sampling),
+            )
+        serving = deployment.serving
         prompt = render_prompt(
             serving.chat_template, messages, bos_token=serving.bos_token, eos_token=serving.eos_token
         )
-        return Generation(self, key, destination, prompt, sampling)
+        return Generation(
+            self, key, destination, lambda call: self._generate_on_one(call, destination, prompt, sampling)
+        )
+
+    def _generate_on_one(
+        self, call: Generation, destination: Destination, prompt: str, sampling: Sampling
+    ) -> AsyncGenerator[Piece, None]:
+        def ask(target: routes_pb2.RouteTarget) -> AsyncGenerator[Piece, None]:
+            call.instance_uid = target.instance_uid
+            return self.backend.generate(target, call.id, prompt, sampling.parameters())
+
+        return stream_from_one(self.backend, destination, ask)
 
     async def embed(
         self, key: routes_pb2.KeyAccess, model: str, inputs: Sequence[str], *, dimensions: int | None = None
@@ -90,34 +126,41 @@ class Calls:
         """Embed texts; the record is durable when this returns.
 
         Args:
-            dimensions: Length of a vector; None takes the model's.
+            dimensions: Length of a vector; None takes the model's. Only a provider's model may give another one.
 
         Raises:
             Problem: refused, or failed and recorded at zero.
         """
         check_inputs(inputs)
         destination = self._find(key, model, catalog_pb2.TASK_EMBEDDINGS, "embeddings")
-        width = destination.deployment.serving.embedding_dimensions
-        if dimensions not in (None, width):
+        deployment = destination.deployment
+        width = deployment.serving.embedding_dimensions
+        if dimensions not in (None, width) and not deployment.HasField("provider"):
             raise RequestInvalid(f"dimensions is {dimensions}; the model gives {width}", field="dimensions")
-        measure = CallMeasure("embeddings", destination.deployment.model_version)
+        measure = CallMeasure("embeddings", deployment)
         with span("embeddings", measure.attributes):
-            return await self._embed_all(destination, self.open_with(key, destination), inputs, measure)
+            return await self._embed_all(destination, self.open_with(key, destination), inputs, dimensions, measure)
 
     async def _embed_all(
-        self, destination: Destination, entry: Entry, inputs: Sequence[str], measure: CallMeasure
+        self,
+        destination: Destination,
+        entry: Entry,
+        inputs: Sequence[str],
+        dimensions: int | None,
+        measure: CallMeasure,
     ) -> Answered:
         outcome: Outcome | None = None
         # Parts are read one after the other; the answer leaves as a whole.
         read, rows, instance_uid = Counts(), list[bytes](), ""
+        rows_max = INPUTS_MAX if destination.deployment.HasField("provider") else EMBED_ROWS_MAX
         limit = asyncio.timeout(self.limits.call_s_max)
         try:
             async with limit:
-                for start in range(0, len(inputs), EMBED_ROWS_MAX):
-                    part, target = await self._embed(destination, entry, inputs[start : start + EMBED_ROWS_MAX])
+                for start in range(0, len(inputs), rows_max):
+                    texts = inputs[start : start + rows_max]
+                    part, instance_uid = await self._embed(destination, entry, texts, dimensions)
                     read = Counts(read.input_tokens + part.input_tokens, 0)
                     rows += part.rows
-                    instance_uid = target.instance_uid
                 await entry.opened
             outcome = Outcome.COMPLETED
         except TimeoutError:
@@ -125,6 +168,10 @@ class Calls:
             raise EngineTimeout(f"the call took longer than {self.limits.call_s_max:g} s; send fewer texts") from None
         except EngineTimeout:
             outcome = Outcome.TIMED_OUT if read.input_tokens else Outcome.FAILED
+            raise
+        except ContentFiltered as filtered:
+            read = filtered.read
+            outcome = Outcome.COMPLETED if read.input_tokens else Outcome.FAILED
             raise
         except Problem:
             outcome = Outcome.FAILED
@@ -138,10 +185,15 @@ class Calls:
         return Answered(entry.record.id, rows, read.input_tokens, instance_uid)
 
     async def _embed(
-        self, destination: Destination, entry: Entry, inputs: Sequence[str]
-    ) -> tuple[Embedded, routes_pb2.RouteTarget]:
-        async def ask(target: routes_pb2.RouteTarget) -> tuple[Embedded, routes_pb2.RouteTarget]:
-            return await self.backend.embed(target, entry.record.id, inputs), target
+        self, destination: Destination, entry: Entry, inputs: Sequence[str], dimensions: int | None
+    ) -> tuple[Embedded, str]:
+        """The vectors, and the uid of the instance that made them; empty where a provider did."""
+        deployment, record_id = destination.deployment, entry.record.id
+        if deployment.HasField("provider"):
+            return await self.providers.embed(deployment.provider, record_id, inputs, dimensions), ""
+
+        async def ask(target: routes_pb2.RouteTarget) -> tuple[Embedded, str]:
+            return await self.backend.embed(target, record_id, inputs), target.instance_uid
 
         return await ask_one(self.backend, destination, ask)
 
@@ -158,7 +210,7 @@ class Calls:
             Problem: refused, or failed and recorded.
         """
         destination = self.raw_destination(key, request.model_name)
-        measure = CallMeasure("infer", destination.deployment.model_version)
+        measure = CallMeasure("infer", destination.deployment)
         with span("infer", measure.attributes):
             return await self._infer(key, destination, request, measure)
 
@@ -208,7 +260,7 @@ class Calls:
             Problem: refused, or failed and recorded.
         """
         destination = self.raw_destination(key, request.model_name)
-        measure = CallMeasure("infer", destination.deployment.model_version)
+        measure = CallMeasure("infer", destination.deployment)
         with span("infer", measure.attributes):
             async with aclosing(self._raw(key, destination, request, measure)) as responses:
                 async for response in responses:

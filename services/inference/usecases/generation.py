@@ -1,9 +1,9 @@
-"""A streamed answer: read from an instance, handed on, settled exactly once."""
+"""A streamed answer: read from an instance or a provider, handed on, settled exactly once."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -12,15 +12,16 @@ from modelyard.deploy.v1 import routes_pb2
 from chassis.errors import Problem
 from chassis.telemetry import span
 from services.inference.access.routes import Destination
-from services.inference.backends.triton import Piece
-from services.inference.domain.calls import Sampling
-from services.inference.domain.errors import EngineTimeout
+from services.inference.domain.errors import ContentFiltered, EngineTimeout
+from services.inference.domain.output import Piece
 from services.inference.domain.usage import Counts, Outcome, billed, cut_by_us
-from services.inference.usecases.instances import stream_from_one
 from services.inference.usecases.measures import CallMeasure
 
 if TYPE_CHECKING:
     from services.inference.usecases.calls import Calls
+
+# Streams the pieces of one admitted call, whose id is known by then.
+Read = Callable[["Generation"], AsyncGenerator[Piece, None]]
 
 
 class Generation:
@@ -30,16 +31,16 @@ class Generation:
     have ended.
     """
 
-    def __init__(
-        self, calls: Calls, key: routes_pb2.KeyAccess, destination: Destination, prompt: str, sampling: Sampling
-    ) -> None:
+    def __init__(self, calls: Calls, key: routes_pb2.KeyAccess, destination: Destination, read: Read) -> None:
         self._calls = calls
         self._key = key
         self._destination = destination
-        self._prompt = prompt
-        self._sampling = sampling
+        self._read = read
+        # The instance that took the call; empty where a provider did.
         self.instance_uid = ""
         self.finish_reason = ""
+        # What was consumed by now, as far as it is known; and what the call is billed, once it has ended.
+        self.received = Counts()
         self.usage = Counts()
         self.id = ""
         # Seconds since 1970, UTC.
@@ -57,24 +58,25 @@ class Generation:
         Raises:
             Problem: what went wrong; the call is settled.
         """
-        measure = CallMeasure("chat", self._destination.deployment.model_version)
+        measure = CallMeasure("chat", self._destination.deployment)
         with span("chat", measure.attributes):
             async with aclosing(self._pieces(measure, leave_at_once=leave_at_once)) as pieces:
                 async for piece in pieces:
                     yield piece
 
     async def _pieces(self, measure: CallMeasure, *, leave_at_once: bool) -> AsyncGenerator[str, None]:
-        received, delivered = Counts(), Counts()
+        delivered = Counts()
         outcome: Outcome | None = None
         # Opened here, not earlier: what is opened is settled below, and an iterator that never ran settles nothing.
         entry = self._calls.open_with(self._key, self._destination)
         self.id, self.created = entry.record.id, entry.record.occur_time.ToSeconds()
         limit = asyncio.timeout(self._calls.limits.call_s_max)
         try:
-            async with limit, aclosing(self._read()) as pieces:
+            async with limit, aclosing(self._read(self)) as pieces:
                 async for piece in pieces:
-                    received = Counts(
-                        piece.input_tokens or received.input_tokens, received.output_tokens + piece.output_tokens
+                    self.received = Counts(
+                        piece.input_tokens or self.received.input_tokens,
+                        self.received.output_tokens + piece.output_tokens,
                     )
                     self.finish_reason = piece.finish_reason or self.finish_reason
                     measure.output()
@@ -83,7 +85,7 @@ class Generation:
                         yield piece.text
                     if not leave_at_once:
                         continue
-                    delivered = received
+                    delivered = self.received
                     # Until output has left, a crash of ours makes the call free: so nothing stands in the journal.
                     if delivered.output_tokens:
                         entry.progress(delivered)
@@ -96,6 +98,11 @@ class Generation:
         except EngineTimeout:
             outcome = Outcome.TIMED_OUT if delivered.output_tokens else Outcome.FAILED
             raise
+        except ContentFiltered as filtered:
+            # What was read before it was refused is paid for, as far as the provider says it.
+            self.received = filtered.read
+            outcome = Outcome.COMPLETED if self.received.input_tokens else Outcome.FAILED
+            raise
         except Problem:
             outcome = cut_by_us(delivered)
             raise
@@ -103,16 +110,9 @@ class Generation:
             # No await stands between the end of the call and its settlement: a cancelled task settles too.
             is_heard = outcome is not None
             outcome = outcome or self._calls.outcome_of_cut(limit, delivered)
-            self.usage = billed(outcome, received, delivered)
+            self.usage = billed(outcome, self.received, delivered)
             durable = entry.settle(outcome, self.usage)
             measure.settled(outcome, self.usage, self.id)
             # The last bytes wait for the record; a failed call is recovered at zero anyway, and nobody hears a cut one.
             if is_heard and outcome is not Outcome.FAILED:
                 await durable
-
-    def _read(self) -> AsyncGenerator[Piece, None]:
-        def ask(target: routes_pb2.RouteTarget) -> AsyncGenerator[Piece, None]:
-            self.instance_uid = target.instance_uid
-            return self._calls.backend.generate(target, self.id, self._prompt, self._sampling.parameters())
-
-        return stream_from_one(self._calls.backend, self._destination, ask)

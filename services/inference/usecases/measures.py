@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import time
 
+from modelyard.catalog.v1 import providers_pb2
+from modelyard.deploy.v1 import routes_pb2
+
 from chassis.telemetry import annotate
 from chassis.telemetry.metrics import DURATION_BUCKETS_S, TOKEN_BUCKETS, Histogram
 from services.inference.domain.usage import Counts, Outcome
@@ -33,15 +36,20 @@ _TOKENS = Histogram(
     attributes=(*_CALL, "gen_ai.token.type"),
     buckets=TOKEN_BUCKETS,
 )
+# Who answers, as the conventions name them; where it is no provider, this platform does.
+_PROVIDERS = {
+    providers_pb2.PROVIDER_KIND_OPENAI: "openai",
+    providers_pb2.PROVIDER_KIND_AZURE_OPENAI: "azure.ai.openai",
+}
 
 
 class CallMeasure:
     """One call, from its admission to its settlement."""
 
-    def __init__(self, operation: str, model_version: str) -> None:
+    def __init__(self, operation: str, deployment: routes_pb2.RouteDeployment) -> None:
         self._began_s = time.monotonic()
         self._is_first = True
-        self._call = (operation, "modelyard", model_version)
+        self._call = (operation, _PROVIDERS.get(deployment.provider.kind, "modelyard"), deployment.model_version)
 
     @property
     def attributes(self) -> dict[str, str]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from modelyard.catalog.v1 import catalog_pb2
+from modelyard.catalog.v1 import catalog_pb2, providers_pb2
 from modelyard.catalog.v1 import events_pb2 as catalog_events
 from modelyard.deploy.v1 import events_pb2
 
 from chassis.events import Event, published_event
 from services.deploy.compute.interface import LaunchRefused
 from services.deploy.domain.deployments import DeploymentState, InstanceState
+from services.deploy.domain.errors import DeploymentNotManaged
 from services.deploy.events.consumed import Consumed
 from services.deploy.storage.tables import PoolRow
 from services.deploy.usecases.deployments import delete_deployment
 from services.deploy.usecases.endpoints import delete_endpoint, update_traffic
 from tests.clock import START
-from tests.integration.deploy.build import ENDPOINT, SERVERLESS, VERSION, Platform
+from tests.integration.deploy.build import ENDPOINT, LIMITS, SERVERLESS, VERSION, Neighbourhood, Platform, version
 
 RETIRES = START + timedelta(days=30)
 
@@ -290,3 +293,33 @@ async def test_an_older_lifecycle_change_that_comes_late_changes_nothing(platfor
     await hear(platform, retirement(3))
     await hear(platform, retirement(2, None))
     assert (await platform.deployment()).retire_time == RETIRES
+
+
+# External providers
+
+
+async def test_a_providers_model_is_active_with_its_route_and_has_no_instance(platform: Platform) -> None:
+    """Also on a platform that has room for none; and it is gone when it is deleted."""
+    target = providers_pb2.ProviderTarget(
+        provider="acme", base_url="https://api.acme.example/v1", model="talker-1", key_reference="acme"
+    )
+    neighbours = Neighbourhood(platform.project_uid, SERVERLESS)
+    neighbours.version = version(provider=target)
+    neighbours.version.ClearField("artifacts")
+    neighbours.version.ClearField("serving")
+    await platform.add_endpoint(kind=SERVERLESS)
+    await platform.deploy(kind=SERVERLESS, neighbours=neighbours, limits=replace(LIMITS, instances_max=0))
+    await platform.look()
+    assert (await platform.deployment()).state == DeploymentState.ACTIVE
+    (route,) = await platform.routes()
+    assert route is not None
+    (deployed,) = route.deployments
+    assert (deployed.provider, list(deployed.targets), deployed.weight) == (target, [], 100)
+    assert deployed.price_version == "list@1/price"
+    with pytest.raises(DeploymentNotManaged):
+        await platform.scale(1)
+    await delete(platform)
+    await platform.look()
+    assert (await platform.deployment()).state == DeploymentState.DELETED
+    assert platform.provider.launched == []
+    assert await platform.rows(PoolRow) == []

@@ -17,10 +17,13 @@ from tritonclient.grpc import service_pb2
 
 from services.inference.access.keys import KeyDirectory
 from services.inference.access.routes import RouteDirectory
-from services.inference.backends.triton import Embedded, Piece, TritonBackend
+from services.inference.backends.provider import ProviderBackend, ProviderLimits
+from services.inference.backends.triton import TritonBackend
+from services.inference.domain.output import Embedded, Piece
 from services.inference.journal.journal import Journal, JournalLimits
 from services.inference.usecases.calls import CallLimits, Calls
 from tests.clock import ManualClock
+from tests.infra.provider import ScriptedProvider, a_provider, provider_keys
 
 PROJECT_UID = "00000000-0000-7000-8000-000000000001"
 OTHER_PROJECT_UID = "00000000-0000-7000-8000-000000000002"
@@ -164,8 +167,13 @@ def a_piece(text: str, output_tokens: int = 1, finish_reason: str = "") -> Piece
 
 
 @contextlib.asynccontextmanager
-async def calls_with(folder: Path, *script: Step, call_s_max: float = 30.0) -> AsyncIterator[SimpleNamespace]:
-    """The use cases over a real journal and a scripted instance: `.calls`, `.journal`, `.backend`, `.bus`, `.key`."""
+async def calls_with(
+    folder: Path, *script: Step, call_s_max: float = 30.0, provider: ScriptedProvider | None = None
+) -> AsyncIterator[SimpleNamespace]:
+    """The use cases over a real journal, a scripted instance and a scripted provider behind the endpoint `far`.
+
+    `.calls`, `.journal`, `.backend`, `.bus`, `.key`
+    """
     bus = StillBus()
     journal = Journal(folder, JournalLimits(commit_interval_s=0.01, retry_s=0.01))
     journal.start()
@@ -173,10 +181,13 @@ async def calls_with(folder: Path, *script: Step, call_s_max: float = 30.0) -> A
     clock = ManualClock()
     routes = RouteDirectory(bus, clock, stale_s_max=60)  # type: ignore[arg-type]
     bus.tell("routes", "endpoint-chat", a_route())
-    calls = Calls(routes, journal, backend, clock, CallLimits(call_s_max))
+    bus.tell("routes", "endpoint-far", a_route("far", a_deployment(targets=[], provider=a_provider())))
+    providers = ProviderBackend(provider_keys(folder), ProviderLimits(), transport=provider)
+    calls = Calls(routes, journal, backend, providers, clock, CallLimits(call_s_max))
     try:
         yield SimpleNamespace(calls=calls, journal=journal, backend=backend, bus=bus, key=a_key(), clock=clock)
     finally:
+        await providers.close()
         journal.close()
 
 

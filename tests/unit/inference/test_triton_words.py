@@ -11,7 +11,6 @@ from tritonclient.grpc import service_pb2
 
 from services.inference.backends.triton import (
     NothingRead,
-    Piece,
     TritonBackend,
     _problem_of_code,
     _refusal,
@@ -20,6 +19,7 @@ from services.inference.backends.triton import (
     read_bytes,
 )
 from services.inference.domain.errors import EngineBusy, EngineFailed, EngineTimeout, PromptTooLong, RequestInvalid
+from services.inference.domain.output import Piece
 from tests.unit.inference.build import a_deployment
 
 

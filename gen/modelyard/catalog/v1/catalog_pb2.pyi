@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from modelyard.catalog.v1 import providers_pb2 as _providers_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -81,7 +82,7 @@ class _UsabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Usability.V
     USABILITY_UNSPECIFIED: _Usability.ValueType  # 0
     """Never valid."""
     USABILITY_RUNS_HERE: _Usability.ValueType  # 1
-    """Its artifacts and an engine for them are here."""
+    """Its artifacts and an engine for them are here, or a credential at its provider is."""
     USABILITY_NEEDS_HARDWARE: _Usability.ValueType  # 2
     """Needs hardware that this platform does not have."""
     USABILITY_NEEDS_PROVIDER_CREDENTIAL: _Usability.ValueType  # 3
@@ -93,7 +94,7 @@ class Usability(_Usability, metaclass=_UsabilityEnumTypeWrapper):
 USABILITY_UNSPECIFIED: Usability.ValueType  # 0
 """Never valid."""
 USABILITY_RUNS_HERE: Usability.ValueType  # 1
-"""Its artifacts and an engine for them are here."""
+"""Its artifacts and an engine for them are here, or a credential at its provider is."""
 USABILITY_NEEDS_HARDWARE: Usability.ValueType  # 2
 """Needs hardware that this platform does not have."""
 USABILITY_NEEDS_PROVIDER_CREDENTIAL: Usability.ValueType  # 3
@@ -702,6 +703,7 @@ class ModelVersion(_message.Message):
     SUPPORT_FIELD_NUMBER: _builtins.int
     COLLECTION_FIELD_NUMBER: _builtins.int
     WITHDRAWN_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`publishers/{publisher}/models/{model}/versions/{version}`."""
     uid: _builtins.str
@@ -780,6 +782,10 @@ class ModelVersion(_message.Message):
     def support(self) -> Global___Support:
         """Who answers for it, repeated from the model."""
 
+    @_builtins.property
+    def provider(self) -> _providers_pb2.ProviderTarget:
+        """Where an external provider answers for it; unset for versions that are served here. Only services see it."""
+
     def __init__(
         self,
         *,
@@ -807,10 +813,11 @@ class ModelVersion(_message.Message):
         support: Global___Support | None = ...,
         collection: _builtins.str = ...,
         withdrawn: _builtins.bool = ...,
+        provider: _providers_pb2.ProviderTarget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deprecation_time", b"deprecation_time", "fine_tune_deprecation_time", b"fine_tune_deprecation_time", "fine_tune_hardware", b"fine_tune_hardware", "fine_tune_retirement_time", b"fine_tune_retirement_time", "inference_hardware", b"inference_hardware", "legacy_time", b"legacy_time", "license", b"license", "retire_time", b"retire_time", "serving", b"serving", "support", b"support"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deprecation_time", b"deprecation_time", "fine_tune_deprecation_time", b"fine_tune_deprecation_time", "fine_tune_hardware", b"fine_tune_hardware", "fine_tune_retirement_time", b"fine_tune_retirement_time", "inference_hardware", b"inference_hardware", "legacy_time", b"legacy_time", "license", b"license", "provider", b"provider", "retire_time", b"retire_time", "serving", b"serving", "support", b"support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "collection", b"collection", "create_time", b"create_time", "deployment_options", b"deployment_options", "deprecation_time", b"deprecation_time", "etag", b"etag", "fine_tune_deprecation_time", b"fine_tune_deprecation_time", "fine_tune_hardware", b"fine_tune_hardware", "fine_tune_retirement_time", b"fine_tune_retirement_time", "inference_hardware", b"inference_hardware", "legacy_time", b"legacy_time", "license", b"license", "name", b"name", "replacement", b"replacement", "retire_time", b"retire_time", "serving", b"serving", "stage", b"stage", "support", b"support", "tasks", b"tasks", "uid", b"uid", "usability", b"usability", "usability_detail", b"usability_detail", "verified", b"verified", "withdrawn", b"withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "collection", b"collection", "create_time", b"create_time", "deployment_options", b"deployment_options", "deprecation_time", b"deprecation_time", "etag", b"etag", "fine_tune_deprecation_time", b"fine_tune_deprecation_time", "fine_tune_hardware", b"fine_tune_hardware", "fine_tune_retirement_time", b"fine_tune_retirement_time", "inference_hardware", b"inference_hardware", "legacy_time", b"legacy_time", "license", b"license", "name", b"name", "provider", b"provider", "replacement", b"replacement", "retire_time", b"retire_time", "serving", b"serving", "stage", b"stage", "support", b"support", "tasks", b"tasks", "uid", b"uid", "usability", b"usability", "usability_detail", b"usability_detail", "verified", b"verified", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from modelyard.catalog.v1 import catalog_pb2 as _catalog_pb2
+from modelyard.catalog.v1 import providers_pb2 as _providers_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -86,6 +87,7 @@ class RouteDeployment(_message.Message):
     QUOTE_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
     RETIRE_TIME_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """Immutable id."""
     deployment: _builtins.str
@@ -108,11 +110,15 @@ class RouteDeployment(_message.Message):
 
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteTarget]:
-        """Instances that answer, ordered by uid."""
+        """Instances that answer, ordered by uid; none where a provider answers."""
 
     @_builtins.property
     def retire_time(self) -> _timestamp_pb2.Timestamp:
         """From when calls are refused with 410, UTC; unset where no date is set."""
+
+    @_builtins.property
+    def provider(self) -> _providers_pb2.ProviderTarget:
+        """The external provider that answers; unset where instances of this platform do."""
 
     def __init__(
         self,
@@ -127,10 +133,11 @@ class RouteDeployment(_message.Message):
         quote: _builtins.str = ...,
         targets: _abc.Iterable[Global___RouteTarget] | None = ...,
         retire_time: _timestamp_pb2.Timestamp | None = ...,
+        provider: _providers_pb2.ProviderTarget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retire_time", b"retire_time", "serving", b"serving"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider", "retire_time", b"retire_time", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "model_version", b"model_version", "price_version", b"price_version", "quote", b"quote", "retire_time", b"retire_time", "serving", b"serving", "targets", b"targets", "tasks", b"tasks", "uid", b"uid", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "model_version", b"model_version", "price_version", b"price_version", "provider", b"provider", "quote", b"quote", "retire_time", b"retire_time", "serving", b"serving", "targets", b"targets", "tasks", b"tasks", "uid", b"uid", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -234,7 +234,7 @@ class ChatCompletionResponse(_message.Message):
     text: _builtins.str
     """Text to append; may be empty."""
     finish_reason: _builtins.str
-    """"stop" or "length"; set in the last piece only."""
+    """"stop", "length", or "content_filter" of a provider; set in the last piece only."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Set in the last piece only."""
