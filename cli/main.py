@@ -15,6 +15,7 @@ from cli.commands import (
     access,
     billing,
     calls,
+    catalog,
     demonstrate,
     deployments,
     discover,
@@ -35,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (platform, demonstrate, discover, prices, deployments, calls, billing, access, events):
+for module in (platform, demonstrate, discover, catalog, prices, deployments, calls, billing, access, events):
     module.add_to(app)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ServiceSettings
+from services.catalog.sources.content_files import SHIPPED
 
 
 class CatalogSettings(ServiceSettings):
@@ -15,6 +16,6 @@ class CatalogSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="MODELYARD_CATALOG_")
 
     # Folder of collections, publishers, models, licences and instance types (YAML).
-    content_dir: Path = Path(__file__).parent / "content"
+    content_dir: Path = SHIPPED
     # How often lifecycle dates are looked at, seconds.
     lifecycle_check_s: float = 60.0

@@ -12,9 +12,11 @@ from google.protobuf import descriptor_pool
 from modelyard.billing.v1 import events_pb2 as billing_events
 from modelyard.catalog.v1 import events_pb2 as catalog_events
 from modelyard.deploy.v1 import events_pb2 as deploy_events
+from pydantic import BaseModel
 from pydantic_settings import BaseSettings
 
 from chassis.errors import Problem
+from services.catalog.sources import content
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ["catalog", "deploy", "inference", "billing"]
@@ -80,3 +82,19 @@ def test_every_setting_is_listed(service: str) -> None:
     in_code = {prefix + name.upper() for name in settings.model_fields}
     readme = (ROOT / "services" / service / "README.md").read_text()
     assert set(re.findall(rf"`({prefix}[A-Z0-9_]+)`", readme)) == in_code
+
+
+def test_every_field_of_the_content_is_listed() -> None:
+    """docs/catalog.md lists every class of the content's YAML with every field, and no other."""
+    wrapped = {content.Content, content.Collections, content.Models, content.InstanceTypes}
+    in_code = {
+        form.__name__: set(form.model_fields)
+        for form in vars(content).values()
+        if isinstance(form, type) and issubclass(form, BaseModel) and form.model_fields and form not in wrapped
+    }
+    listed = {}
+    for section in re.split(r"^### ", (ROOT / "docs" / "catalog.md").read_text(), flags=re.MULTILINE)[1:]:
+        title = section.partition("\n")[0]
+        if title in in_code:
+            listed[title] = set(re.findall(r"^\| `([a-z0-9_]+)` \|", section, re.MULTILINE))
+    assert listed == in_code

@@ -1,19 +1,15 @@
-"""Reviewable YAML: collections, publishers, models and instance types, parsed strictly.
+"""The form of the content's YAML: collections, publishers, models and instance types.
 
-The schema is what the classes say: an unknown key, a missing fact or a wrong value names file, field and value.
+Parsed strictly: an unknown key, a missing fact or a wrong value is refused. docs/catalog.md lists every field.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from datetime import date
-from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
-
-from services.catalog.domain.errors import ContentInvalid
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -27,9 +23,6 @@ Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max
 Task = Literal["CHAT_COMPLETION", "TEXT_GENERATION", "EMBEDDINGS"]
 Option = Literal["MANAGED", "SERVERLESS"]
 CARD_CHARACTERS_MAX = 256 * 1024
-
-
-Form = TypeVar("Form", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -178,7 +171,10 @@ class Model(_Strict):
     languages: list[str] = []
     parameter_count: int = Field(default=0, ge=0)
     context_tokens: int = Field(default=0, ge=0)
+    # SPDX identifier, or the licence's own name; the text of `licenses/ID.txt` is shown with it.
     license: str
+    # Where its text is published.
+    license_url: str = ""
     # Set where it cannot run here; a model with serving facts runs here when its artifacts are installed.
     usability: Literal["NEEDS_HARDWARE", "NEEDS_PROVIDER_CREDENTIAL"] | None = None
     usability_detail: str = ""
@@ -222,14 +218,25 @@ class Model(_Strict):
 
 
 class InstanceType(_Strict):
+    """A hardware shape; one without cores or memory is listed, but cannot be quoted."""
+
     id: Id
-    vcpus: int = Field(ge=1)
-    memory_gib: float = Field(gt=0)
-    disk_gib: float = Field(ge=0)
-    gpu_count: int = 0
+    vcpus: int = Field(default=0, ge=0)
+    memory_gib: float = Field(default=0, ge=0)
+    disk_gib: float = Field(default=0, ge=0)
+    gpu_count: int = Field(default=0, ge=0)
     gpu_model: str = ""
+    # Compute provider that offers it here; empty where none does.
     provider: str = ""
     source: Source
+
+    @model_validator(mode="after")
+    def _offered_with_a_shape(self) -> InstanceType:
+        if self.provider and not (self.vcpus and self.memory_gib):
+            raise ValueError("a type that is offered here has vcpus and memory_gib")
+        if bool(self.gpu_count) != bool(self.gpu_model):
+            raise ValueError("gpu_count and gpu_model come together")
+        return self
 
 
 class Content(_Strict):
@@ -241,75 +248,17 @@ class Content(_Strict):
     instance_types: list[InstanceType]
 
 
-class _Collections(_Strict):
+class Collections(_Strict):
     collections: list[Collection]
     publishers: list[Publisher]
 
 
-class _Models(_Strict):
+class Models(_Strict):
     models: list[Model]
 
 
-class _InstanceTypes(_Strict):
+class InstanceTypes(_Strict):
     instance_types: list[InstanceType]
-
-
-def read_content(folder: Path) -> Content:
-    """Read and check every file of a content folder.
-
-    Raises:
-        ContentInvalid: naming the file, the field and the value.
-    """
-    head = _read(folder / "collections.yaml", _Collections)
-    types = _read(folder / "instance_types.yaml", _InstanceTypes)
-    models = [model for path in sorted((folder / "models").glob("*.yaml")) for model in _read(path, _Models).models]
-    content = Content(
-        collections=head.collections,
-        publishers=head.publishers,
-        models=models,
-        instance_types=types.instance_types,
-    )
-    _check_references(content)
-    return content
-
-
-def license_text(folder: Path, license_id: str) -> str:
-    """The text of a licence that is shipped; empty where it is not."""
-    path = folder / "licenses" / f"{license_id}.txt"
-    return path.read_text() if path.is_file() else ""
-
-
-def _read(path: Path, form: type[Form]) -> Form:
-    try:
-        return form.model_validate(yaml.safe_load(path.read_text()))
-    except ValidationError as invalid:
-        first = invalid.errors()[0]
-        field = ".".join(str(step) for step in first["loc"])
-        raise ContentInvalid(
-            f"{path.name}: {field or 'the file'} is {str(first['input'])[:200]!r}: {first['msg']}", field=field
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as unreadable:
-        raise ContentInvalid(f"{path.name} is not YAML: {unreadable}") from None
-    except OSError as missing:
-        raise ContentInvalid(f"{path.name} cannot be read: {missing.strerror}; a content folder has it") from None
-
-
-def _check_references(content: Content) -> None:
-    publishers = {publisher.id for publisher in content.publishers}
-    collections = {collection.id for collection in content.collections}
-    for model in content.models:
-        where = f"model {model.publisher}/{model.id}"
-        if model.publisher not in publishers:
-            raise ContentInvalid(f"{where}: publisher {model.publisher!r} is not in collections.yaml")
-        if model.collection not in collections:
-            raise ContentInvalid(f"{where}: collection {model.collection!r} is not in collections.yaml")
-    try:
-        _check_once("model", [f"{model.publisher}/{model.id}" for model in content.models])
-        _check_once("publisher", [publisher.id for publisher in content.publishers])
-        _check_once("collection", [collection.id for collection in content.collections])
-        _check_once("instance type", [shape.id for shape in content.instance_types])
-    except ValueError as twice:
-        raise ContentInvalid(str(twice)) from None
 
 
 def _check_once(what: str, names: list[str]) -> None:

@@ -21,6 +21,7 @@ from services.catalog.domain.records import (
     VersionRecord,
 )
 from services.catalog.sources import content
+from services.catalog.sources.content_files import license_text
 from services.catalog.sources.wheels import ArtifactMissing, locate, sha256_of
 
 log = get_logger(__name__)
@@ -53,7 +54,8 @@ def _model(folder: Path, model: content.Model, collection_support: content.Suppo
         display_name=model.display_name,
         license=License(
             id=model.license,
-            text=content.license_text(folder, model.license),
+            url=model.license_url,
+            text=license_text(folder, model.license),
             acceptance_required=model.license_acceptance_required,
         ),
         tasks=tuple(model.tasks),

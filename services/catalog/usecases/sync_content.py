@@ -8,7 +8,7 @@ from pathlib import Path
 from chassis.clock import Clock
 from chassis.database import Database
 from services.catalog.domain.errors import ContentInvalid
-from services.catalog.sources.content import read_content
+from services.catalog.sources.content_files import read_content
 from services.catalog.sources.shipped import records_of
 from services.catalog.storage.tables import CollectionRow, InstanceTypeRow, PublisherRow
 from services.catalog.usecases.put_models import put_models

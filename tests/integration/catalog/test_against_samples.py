@@ -33,6 +33,7 @@ def shipped_types() -> list[dict[str, Any]]:
 def test_instance_types_are_as_published(samples_dir: Path) -> None:
     """Cores, memory, accelerators, disk and source of every type."""
     published = {row["sku"]: row for row in rows(samples_dir / "azure_vm_shapes.csv")}
+    assert {one["id"] for one in shipped_types()} == set(published)
     for one in shipped_types():
         row = published[one["id"]]
         assert (one["vcpus"], Decimal(str(one["memory_gib"])), one.get("gpu_count", 0), one.get("gpu_model", "")) == (
@@ -54,7 +55,7 @@ def test_prices_are_as_published(samples_dir: Path) -> None:
     }
     cores = {one["id"]: one["vcpus"] for one in shipped_types()}
     prices = yaml.safe_load(PRICES.read_text())["prices"]
-    assert prices
+    assert {price["resource"].removeprefix("instanceTypes/") for price in prices} == set(published)
     for price in prices:
         sku = price["resource"].removeprefix("instanceTypes/")
         assert (Decimal(price["per_hour"]), price["vcpus"]) == (published[sku], cores[sku])

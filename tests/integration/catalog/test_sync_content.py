@@ -18,7 +18,8 @@ from services.catalog.domain.errors import ContentInvalid
 from services.catalog.domain.lifecycle import Stage
 from services.catalog.main import MIGRATIONS
 from services.catalog.settings import CatalogSettings
-from services.catalog.sources.content import Artifact, read_content
+from services.catalog.sources.content import Artifact
+from services.catalog.sources.content_files import read_content
 from services.catalog.storage.queries.pages import table
 from services.catalog.storage.tables import CHASSIS, CollectionRow, InstanceTypeRow, ModelRow, PublisherRow, VersionRow
 from services.catalog.usecases import lifecycle

@@ -11,7 +11,7 @@ import pytest
 from services.catalog.domain.errors import ContentInvalid
 from services.catalog.domain.lifecycle import Dates, Stage, midnight, stage_at
 from services.catalog.settings import CatalogSettings
-from services.catalog.sources.content import read_content
+from services.catalog.sources.content_files import read_content
 from services.catalog.sources.wheels import ArtifactMissing, locate, sha256_of
 from tests.integration.catalog.build import (
     ARTIFACT,

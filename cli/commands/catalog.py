@@ -1,0 +1,68 @@
+"""Curate the catalog: check content before it is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+
+from cli.output import Json, err, json_document, out
+
+catalog = typer.Typer(help="Check, import and export what the catalog holds.", no_args_is_help=True)
+
+
+class ContentFile(StrEnum):
+    """Kinds of content files."""
+
+    MODELS = "models"
+    COLLECTIONS = "collections"
+    INSTANCE_TYPES = "instance-types"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register these commands."""
+    app.add_typer(catalog, name="catalog", rich_help_panel="Discover")
+
+
+@catalog.command()
+def lint(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Content folder; the one that comes with the platform where it is not named.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a content folder, without a running platform: every mistake with file, line, field and reason."""
+    from services.catalog.sources.content_files import SHIPPED, check_content
+
+    folder = folder or SHIPPED
+    content, findings = check_content(folder)
+    if as_json:
+        counts = {} if content is None else {"models": len(content.models), "publishers": len(content.publishers)}
+        json_document({"folder": str(folder), "findings": [asdict(finding) for finding in findings], **counts})
+    elif content is not None and not findings:
+        out.print(f"{folder}: {len(content.models)} models of {len(content.publishers)} publishers, nothing to mend")
+    else:
+        for finding in findings:
+            out.print(str(finding), markup=False, soft_wrap=True)
+        err.print(f"{len(findings)} to mend; docs/catalog.md lists every field")
+    if findings:
+        raise typer.Exit(1)
+
+
+@catalog.command()
+def schema(
+    file: Annotated[ContentFile, typer.Argument(help="Which kind of content file.")] = ContentFile.MODELS,
+) -> None:
+    """Print the JSON Schema of a kind of content file, for editors that check while one types."""
+    from services.catalog.sources.content import Collections, InstanceTypes, Models
+
+    forms: dict[ContentFile, type[BaseModel]] = {
+        ContentFile.MODELS: Models,
+        ContentFile.COLLECTIONS: Collections,
+        ContentFile.INSTANCE_TYPES: InstanceTypes,
+    }
+    json_document(forms[file].model_json_schema())
