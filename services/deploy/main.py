@@ -31,8 +31,11 @@ from services.deploy.settings import DeploySettings
 from services.deploy.storage import queries
 from services.deploy.storage.tables import CHASSIS
 from services.deploy.usecases.deployments import Limits
+from services.deploy.usecases.launch import Launcher
 from services.deploy.usecases.reconcile import ReconcileLimits, Reconciler
 from services.deploy.usecases.trials import TrialLimits, watch_trials
+from services.deploy.weights.cache import CacheLimits, WeightsCache
+from services.deploy.weights.catalog import CatalogWeights
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 DEPLOY_SERVICE = "modelyard.deploy.v1.DeployService"
@@ -67,10 +70,24 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
         ),
         clock,
     )
+    credential = token_from_file(settings.service_token_file)
+    billing = service_channel(settings.billing_address, credential)
+    catalog = service_channel(settings.catalog_address, credential)
+    source = CatalogWeights(
+        catalog,
+        silence_s_max=settings.weights_silence_s_max,
+        root_certificates_file=settings.weights_root_certificates_file,
+    )
+    weights = WeightsCache(
+        settings.weights_dir or settings.data_dir / "weights",
+        source,
+        CacheLimits(settings.weights_bytes_max, settings.weights_attempts_max),
+    )
     reconciler = Reconciler(
         database,
         clock,
         provider,
+        Launcher(provider, weights),
         ReconcileLimits(
             settings.observe_s, settings.pool_idle_s, settings.failed_starts_max, settings.instance_records_keep_s
         ),
@@ -84,9 +101,6 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
     context.spawn(Consumer(bus, database, clock, "CATALOG", "deploy-lifecycle", consumed.lifecycle).run(), "lifecycle")
     dead_letters = DeadLetterServicer(database, clock, Handlers({"deploy-lifecycle": consumed.lifecycle}))
 
-    credential = token_from_file(settings.service_token_file)
-    billing = service_channel(settings.billing_address, credential)
-    catalog = service_channel(settings.catalog_address, credential)
     limits = Limits(settings.deployments_per_endpoint_max, settings.instances_max, settings.instances_memory_bytes_max)
     neighbours = Neighbours(billing, catalog)
     deploy_servicer = DeployServicer(
@@ -128,6 +142,7 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
                 pass
         await reconciler.close()
         await context.close()
+        await source.close()
         for channel in (billing, catalog):
             await channel.close()
         await bus.close()

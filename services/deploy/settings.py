@@ -44,6 +44,17 @@ class DeploySettings(ServiceSettings):
     # cgroup v2 folder delegated to this user, for kernel limits on instances.
     cgroup_parent: Path | None = None
 
+    # Folder of weights that were pulled; empty: `weights` in the data folder.
+    weights_dir: Path | None = None
+    # What it may hold, bytes; files that no instance uses make room.
+    weights_bytes_max: int = 64 * 1024**3
+    # Attempts to pull a file, in a row and without a byte, before the instance's start fails.
+    weights_attempts_max: int = 6
+    # Longest wait for the next bytes of a pull, seconds.
+    weights_silence_s_max: float = 30.0
+    # Authorities of the catalog's HTTPS (PEM); empty: those of the system.
+    weights_root_certificates_file: Path | None = None
+
     endpoints_per_project_max: int = 100
     deployments_per_endpoint_max: int = 20
     # Instances on this platform, the pool's too.

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from urllib.parse import unquote, urlparse
 
 from modelyard.catalog.v1 import catalog_pb2
 
@@ -17,7 +16,7 @@ from chassis.database import DATABASE_ERRORS, Database, UnitOfWork
 from chassis.ids import new_uid
 from chassis.telemetry import get_logger
 from chassis.telemetry.metrics import meter
-from services.deploy.compute.interface import ComputeProvider, InstanceSpec, InstanceView, LaunchRefused
+from services.deploy.compute.interface import ComputeProvider, InstanceView, LaunchRefused
 from services.deploy.compute.interface import InstanceState as Observed
 from services.deploy.domain.deployments import DeploymentState, InstanceState, derive_state, size
 from services.deploy.events.published import (
@@ -29,7 +28,9 @@ from services.deploy.events.published import (
 from services.deploy.storage import queries
 from services.deploy.storage.tables import DeploymentRow, InstanceRow, PoolRow
 from services.deploy.usecases.changes import Changes
-from services.deploy.usecases.routes import MODEL_NAME, project_routes
+from services.deploy.usecases.launch import Launcher, digests
+from services.deploy.usecases.routes import project_routes
+from services.deploy.weights.interface import WeightsInterrupted, WeightsRefused
 
 log = get_logger(__name__)
 
@@ -69,6 +70,7 @@ class Reconciler:
         database: Database,
         clock: Clock,
         provider: ComputeProvider,
+        launcher: Launcher,
         limits: ReconcileLimits,
         *,
         interval_s: float = 1.0,
@@ -76,6 +78,7 @@ class Reconciler:
         self._database = database
         self._clock = clock
         self._provider = provider
+        self._launcher = launcher
         self._limits = limits
         self._interval_s = interval_s
         # Launches and terminations take seconds; one at a time per instance, beside the loop.
@@ -146,6 +149,7 @@ class Reconciler:
         # Whatever ends one that never answered, its start failed, unless it was asked to end.
         starting = row.state == InstanceState.ALLOCATED
         if view is None:
+            row.state_detail = self._launcher.progress(row.uid)
             why = refused.get(row.uid, "it vanished before it answered" if starting and row.seen else "")
             # One that was never seen is launched by `_act`, unless it was asked to end before that.
             if why or (row.uid not in acting and (row.seen or row.state == InstanceState.RELEASING)):
@@ -307,8 +311,10 @@ class Reconciler:
             view = views.get(row.uid)
             if row.state == InstanceState.RELEASING and view is not None and not view.state.ended:
                 self._start(row.uid, partial(self._provider.terminate, row.uid))
-            elif row.state == InstanceState.ALLOCATED and view is None:
-                self._start(row.uid, partial(self._launch, row, owners[row.owner_uid].version_facts))
+            elif row.state == InstanceState.RELEASING and self._launcher.is_pulling(row.uid):
+                self._acting[row.uid].cancel()
+            elif row.state == InstanceState.ALLOCATED and view is None and row.uid not in self._acting:
+                self._start(row.uid, partial(self._launch, row, owners[row.owner_uid], self._in_use(living, owners)))
         for uid, view in views.items():
             if uid in known:
                 continue
@@ -336,26 +342,22 @@ class Reconciler:
 
         self._acting[uid] = asyncio.create_task(act(), name=f"instance {uid}")
 
-    async def _launch(self, row: InstanceRow, version_facts: bytes) -> None:
+    async def _launch(self, row: InstanceRow, owner: DeploymentRow | PoolRow, in_use: Collection[str]) -> None:
         """Launch, or leave word why that cannot be: the next pass ends the row and counts a failed start."""
         try:
-            version = catalog_pb2.ModelVersion.FromString(version_facts)
-            spec = InstanceSpec(
-                instance_uid=row.uid,
-                engine=version.serving.engine,
-                model_name=MODEL_NAME,
-                artifacts={artifact.name: unquote(urlparse(artifact.uri).path) for artifact in version.artifacts},
-                parameters=dict(version.serving.parameters),
-                vcpus=row.vcpus,
-                memory_bytes=row.memory_bytes,
-            )
-            await self._provider.launch(spec)
-        except LaunchRefused as refused:
+            version = catalog_pb2.ModelVersion.FromString(owner.version_facts)
+            await self._launcher.launch(row, version, in_use=in_use)
+        except (LaunchRefused, WeightsRefused, WeightsInterrupted) as refused:
             log.error("launch refused", instance=row.uid, why=str(refused))
             self._refused[row.uid] = str(refused)
         except Exception as error:
             log.exception("launch failed", instance=row.uid)
             self._refused[row.uid] = f"its launch failed with {type(error).__name__}; the log of deploy says more"
+
+    def _in_use(self, living: Sequence[InstanceRow], owners: Mapping[str, DeploymentRow | PoolRow]) -> set[str]:
+        """Digests of files that living instances need."""
+        facts = {owners[row.owner_uid].version_facts for row in living if row.owner_uid in owners}
+        return set().union(*(digests(catalog_pb2.ModelVersion.FromString(version)) for version in facts))
 
     async def release_all(self) -> None:
         """A clean stop of the platform: end every instance and record its end; the next start allocates anew.

@@ -7,6 +7,7 @@ import builtins
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import Message
@@ -22,9 +23,12 @@ from services.deploy.main import MIGRATIONS
 from services.deploy.storage.tables import CHASSIS, DeploymentRow, InstanceRow, TrialRow
 from services.deploy.usecases import deployments, endpoints, projects
 from services.deploy.usecases.deployments import Answers, Limits
+from services.deploy.usecases.launch import Launcher
 from services.deploy.usecases.reconcile import ReconcileLimits, Reconciler
+from services.deploy.weights.cache import CacheLimits, WeightsCache
 from tests.clock import START, ManualClock
 from tests.conftest import DatabaseFactory
+from tests.infra.weights import WeightsInMemory, a_file
 
 ANN = "user:ann"
 PROJECT, ENDPOINT, DEPLOYMENT = "shop", "talk", "blue"
@@ -34,6 +38,8 @@ GIB = 1 << 30
 LIMITS = Limits(deployments_per_endpoint_max=3, instances_max=8, memory_bytes_max=64 * GIB)
 RECONCILE = ReconcileLimits(observe_s=60, pool_idle_s=300, failed_starts_max=3, records_keep_s=3600)
 MANAGED, SERVERLESS = endpoints.MANAGED, endpoints.SERVERLESS
+WEIGHTS = b"twenty bytes of them"
+FILE = a_file(WEIGHTS, "weights")
 
 
 def version(**changes: Any) -> catalog_pb2.ModelVersion:
@@ -41,7 +47,7 @@ def version(**changes: Any) -> catalog_pb2.ModelVersion:
     facts = catalog_pb2.ModelVersion(
         name=VERSION,
         uid="version-uid",
-        artifacts=[catalog_pb2.Artifact(name="weights")],
+        artifacts=[catalog_pb2.Artifact(name=FILE.name, sha256=FILE.sha256, size_bytes=FILE.size_bytes)],
         serving=catalog_pb2.Serving(engine="noop", min_vcpus=1, min_memory_bytes=GIB),
         stage=catalog_pb2.LIFECYCLE_STAGE_GA,
         etag="1",
@@ -88,7 +94,7 @@ class FaultyProvider:
 
     clock: ManualClock
     views: dict[str, InstanceView] = field(default_factory=dict)
-    launched: list[str] = field(default_factory=list)
+    specs: list[InstanceSpec] = field(default_factory=list)
     terminated: list[str] = field(default_factory=list)
     # Raised by the next calls of a method, by its name.
     errors: dict[str, Exception] = field(default_factory=dict)
@@ -99,7 +105,7 @@ class FaultyProvider:
         self.gate.set()
 
     async def launch(self, spec: InstanceSpec) -> None:
-        self.launched.append(spec.instance_uid)
+        self.specs.append(spec)
         await self.gate.wait()
         self._raise("launch")
         self.show(spec.instance_uid)
@@ -147,6 +153,10 @@ class FaultyProvider:
         self.change(uid, state=InstanceState.FAILED, exited_at_ms=self.clock.now_ms(), detail=why)
 
     @property
+    def launched(self) -> builtins.list[str]:
+        return [spec.instance_uid for spec in self.specs]
+
+    @property
     def alive(self) -> builtins.list[str]:
         return [uid for uid, view in self.views.items() if not view.state.ended]
 
@@ -158,16 +168,22 @@ class FaultyProvider:
 class Platform:
     """Deploy's database with one project, and what tests do to it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
         self.clock = ManualClock()
         self.provider = FaultyProvider(self.clock)
+        self.weights = WeightsInMemory({FILE.sha256: WEIGHTS})
+        self._weights_dir = folder
         self.reconciler = self.restarted()
         self.project_uid = ""
 
     def restarted(self, **limits: Any) -> Reconciler:
         """The reconciler of another deploy process over the same rows and instances."""
-        self.reconciler = Reconciler(self.database, self.clock, self.provider, replace(RECONCILE, **limits))
+        self.cache = WeightsCache(
+            self._weights_dir, self.weights, CacheLimits(bytes_max=30, attempts_max=2, backoff_s=0)
+        )
+        launcher = Launcher(self.provider, self.cache)
+        self.reconciler = Reconciler(self.database, self.clock, self.provider, launcher, replace(RECONCILE, **limits))
         return self.reconciler
 
     async def add_project(self, name: str) -> str:
@@ -282,7 +298,7 @@ class Platform:
             return list((await session.execute(query)).all())
 
 
-async def platform_with_project(make_database: DatabaseFactory) -> Platform:
-    platform = Platform(await make_database(CHASSIS, MIGRATIONS))
+async def platform_with_project(make_database: DatabaseFactory, folder: Path) -> Platform:
+    platform = Platform(await make_database(CHASSIS, MIGRATIONS), folder)
     platform.project_uid = await platform.add_project(PROJECT)
     return platform

@@ -33,10 +33,13 @@ from services.deploy.rpc.directory import DatabaseRoleDirectory
 from services.deploy.rpc.projects import ProjectServicer
 from services.deploy.storage.tables import CHASSIS
 from services.deploy.usecases.deployments import Answers
+from services.deploy.usecases.launch import Launcher
 from services.deploy.usecases.reconcile import ReconcileLimits, Reconciler
+from services.deploy.weights.cache import WeightsCache
 from tests.conftest import DatabaseFactory
 from tests.infra.broker import Broker
 from tests.infra.instances import EngineClient, local_provider, local_settings, view_of, wait_until
+from tests.infra.weights import WeightsInMemory
 from tests.integration.deploy.build import LIMITS, MANAGED, TYPE, VERSION, Neighbourhood
 
 ENDPOINT = "projects/shop/endpoints/talk"
@@ -55,7 +58,8 @@ class Neighbours:
         answers = Neighbourhood(self.project_uid, MANAGED)
         # The engine that only echoes needs no weights.
         del answers.version.artifacts[:]
-        answers.version.artifacts.add(name="nothing.txt", uri=f"file://{Path(__file__)}")
+        here = Path(__file__)
+        answers.version.artifacts.add(name="nothing.txt", uri=here.as_uri(), size_bytes=here.stat().st_size)
         answers.quote.expire_time.FromMilliseconds(self._clock.now_ms() + 60_000)
         return await answers.ask()
 
@@ -63,11 +67,12 @@ class Neighbours:
 class Deploy:
     """One deploy process without its process: loops, server and a client that is an admin."""
 
-    def __init__(self, database: Database, provider: LocalProvider, bus: Bus) -> None:
+    def __init__(self, database: Database, provider: LocalProvider, bus: Bus, weights_dir: Path) -> None:
         self.clock = SystemClock()
         self.database, self.provider, self.bus = database, provider, bus
         self.neighbours = Neighbours(self.clock)
-        self.reconciler = Reconciler(database, self.clock, provider, ReconcileLimits(), interval_s=0.2)
+        launcher = Launcher(provider, WeightsCache(weights_dir, WeightsInMemory()))
+        self.reconciler = Reconciler(database, self.clock, provider, launcher, ReconcileLimits(), interval_s=0.2)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -153,8 +158,12 @@ async def provider(tmp_path: Path) -> AsyncIterator[LocalProvider]:
 
 
 @pytest_asyncio.fixture
-async def deploy(make_database: DatabaseFactory, provider: LocalProvider, nats: Broker) -> AsyncIterator[Deploy]:
-    deploy = Deploy(await make_database(CHASSIS, MIGRATIONS), provider, await nats.bus_as("deploy"))
+async def deploy(
+    make_database: DatabaseFactory, provider: LocalProvider, nats: Broker, tmp_path: Path
+) -> AsyncIterator[Deploy]:
+    deploy = Deploy(
+        await make_database(CHASSIS, MIGRATIONS), provider, await nats.bus_as("deploy"), tmp_path / "weights"
+    )
     await deploy.start()
     yield deploy
     await deploy.stop()
@@ -227,12 +236,14 @@ async def test_a_deployment_lives_from_creation_to_deletion(
     assert targets(routes) == []
 
 
-async def test_another_deploy_process_adopts_what_runs(deploy: Deploy, nats: Broker, provider: LocalProvider) -> None:
+async def test_another_deploy_process_adopts_what_runs(
+    deploy: Deploy, nats: Broker, provider: LocalProvider, tmp_path: Path
+) -> None:
     """Nothing is launched again and nothing ends; what the new process is asked for it does."""
     await deploy.set_up()
     active = await deploy.watch_until(deploy_pb2.DEPLOYMENT_STATE_ACTIVE, [])
     await deploy.stop()
-    successor = Deploy(deploy.database, provider, deploy.bus)
+    successor = Deploy(deploy.database, provider, deploy.bus, tmp_path / "weights")
     await successor.start()
     try:
         adopted = await successor.watch_until(deploy_pb2.DEPLOYMENT_STATE_ACTIVE, [])

@@ -1,0 +1,1 @@
+"""Files that instances need, on this machine and checked."""
