@@ -15,6 +15,7 @@ from cli.commands import (
     access,
     billing,
     calls,
+    card,
     catalog,
     demonstrate,
     deployments,
@@ -22,7 +23,8 @@ from cli.commands import (
     events,
     platform,
     prices,
-    trials,  # noqa: F401 - adds `try` to the models group
+    samples,
+    trials,
 )
 from cli.output import problem
 from cli.session import Target, UsageMistake, choose_target
@@ -36,7 +38,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (platform, demonstrate, discover, catalog, prices, deployments, calls, billing, access, events):
+for module in (
+    platform,
+    demonstrate,
+    discover,
+    catalog,
+    card,
+    samples,
+    trials,
+    prices,
+    deployments,
+    calls,
+    billing,
+    access,
+    events,
+):
     module.add_to(app)
 
 

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 from modelyard.billing.v1 import billing_pb2
 from modelyard.catalog.v1 import catalog_pb2
-from modelyard_client import Modelyard
-from rich.markdown import Markdown
+from modelyard_client import Modelyard, ModelyardError
 
-from cli.output import GIB, Json, enum_word, facts, json_document, out, rate_words, short_name, table
+from cli.output import GIB, Json, enum_word, json_document, rate_words, short_name, table
 from cli.session import UsageMistake, collect, run
 
 models = typer.Typer(help="What there is, and what runs here.")
@@ -75,109 +74,37 @@ def print_models(found: list[catalog_pb2.Model]) -> None:
     )
 
 
-@models.command("show")
-def show_model(
-    name: Annotated[str, typer.Argument(help="Name, PUBLISHER/NAME, or the whole resource name.")],
-    license_text: Annotated[bool, typer.Option("--license-text", help="Print the licence's text too.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Show a model's card, versions, licence and prices."""
-
-    async def work(modelyard: Modelyard) -> None:
-        model = await find_model(modelyard, name)
-        versions = await collect(
-            modelyard.catalog.ListModelVersions,
-            catalog_pb2.ListModelVersionsRequest(parent=model.name),
-            "model_versions",
-        )
-        prices = await collect(
-            modelyard.billing.ListPrices,
-            billing_pb2.ListPricesRequest(resource=model.name, current_only=True),
-            "prices",
-        )
-        if as_json:
-            json_document({"model": model, "versions": versions, "prices": prices})
-            return
-        print_card(model, versions, prices)
-        if license_text:
-            out.print()
-            out.print(
-                model.license.text or "The licence's text is not shipped; see the publisher's page.", markup=False
-            )
-
-    run(work)
-
-
-def print_card(
-    model: catalog_pb2.Model, versions: list[catalog_pb2.ModelVersion], prices: list[billing_pb2.Price]
-) -> None:
-    """The whole card."""
-    out.print(f"[bold]{model.display_name}[/]  {model.summary}")
-    serving = next((version.serving for version in versions if version.HasField("serving")), None)
-    facts(
-        [
-            ("name", model.name),
-            ("collection", model.collection.removeprefix("collections/")),
-            ("licence", model.license.id + (" (text: --license-text)" if model.license.text else "")),
-            ("tasks", ", ".join(enum_word(catalog_pb2.Task, task, "TASK_") for task in model.tasks)),
-            (
-                "deploy as",
-                ", ".join(
-                    enum_word(catalog_pb2.DeploymentOption, option, "DEPLOYMENT_OPTION_")
-                    for option in model.deployment_options
-                ),
-            ),
-            ("usable here", enum_word(catalog_pb2.Usability, model.usability, "USABILITY_")),
-            ("why not", next((version.usability_detail for version in versions), "")),
-            ("languages", ", ".join(model.languages)),
-            ("parameters", f"{model.parameter_count:,}" if model.parameter_count else ""),
-            ("context", f"{model.context_tokens:,} tokens" if model.context_tokens else ""),
-            ("served here with", f"{serving.engine}, context {serving.context_tokens:,} tokens" if serving else ""),
-            (
-                "needs",
-                f"{serving.min_vcpus} core, {serving.min_memory_bytes / GIB:g} GiB memory" if serving else "",
-            ),
-            ("tags", ", ".join(model.tags)),
-            ("sources", "\n".join(f"{source.location} ({source.date})" for source in model.sources)),
-        ]
-    )
-    table(
-        "Versions, newest first",
-        ("version", "stage", "artifact", "bytes", "sha256"),
-        (
-            (
-                version.name.rpartition("/")[2],
-                enum_word(catalog_pb2.LifecycleStage, version.stage, "LIFECYCLE_STAGE_"),
-                artifact.name,
-                f"{artifact.size_bytes:,}",
-                artifact.sha256,
-            )
-            for version in versions
-            for artifact in version.artifacts or [catalog_pb2.Artifact(name="none here")]
-        ),
-        right=("bytes",),
-    )
-    table(
-        "Serverless price",
-        ("rate", "price version", "source"),
-        ((rate_words(rate), price.price_version, price.source) for price in prices for rate in price.rates),
-    )
-    out.print(Markdown(model.card))
-
-
-async def find_model(modelyard: Modelyard, name: str) -> catalog_pb2.Model:
+async def find_model(
+    modelyard: Modelyard,
+    name: str,
+    text_format: catalog_pb2.TextFormat.ValueType = catalog_pb2.TEXT_FORMAT_UNSPECIFIED,
+) -> catalog_pb2.Model:
     """The model that a whole or a short name means.
+
+    Args:
+        text_format: How its card is given.
 
     Raises:
         UsageMistake: a short name that means several, or none; the nearest ones are named.
         ModelyardError: MODEL_NOT_FOUND.
     """
     whole = name.partition("/versions/")[0]
+    publisher, _, model = whole.partition("/")
+    if model and "/" not in model:
+        try:
+            whole_name = f"publishers/{publisher}/models/{model}"
+            return await modelyard.catalog.GetModel(
+                catalog_pb2.GetModelRequest(name=whole_name, text_format=text_format)
+            )
+        except ModelyardError as refused:
+            if refused.reason != "MODEL_NOT_FOUND":
+                raise
     if not whole.startswith("publishers/"):
-        request = catalog_pb2.ListModelsRequest(parent="publishers/-")
-        listed = await collect(modelyard.catalog.ListModels, request, "models")
+        every_model = catalog_pb2.ListModelsRequest(parent="publishers/-")
+        listed = await collect(modelyard.catalog.ListModels, every_model, "models")
         whole = _meant({short_name(one.name): one.name for one in listed}, whole)
-    answer: catalog_pb2.Model = await modelyard.catalog.GetModel(catalog_pb2.GetModelRequest(name=whole))
+    request = catalog_pb2.GetModelRequest(name=whole, text_format=text_format)
+    answer: catalog_pb2.Model = await modelyard.catalog.GetModel(request)
     return answer
 
 

@@ -14,7 +14,11 @@ from cli.output import Json, err, json_line, out
 from cli.session import Project, project_name, run
 
 
-@models.command("try")
+def add_to(app: typer.Typer) -> None:
+    """Register these commands."""
+    models.command("try")(try_model)
+
+
 def try_model(
     name: Annotated[str, typer.Argument(help="Name, PUBLISHER/NAME, or the whole resource name.")],
     text: Annotated[str, typer.Argument(help="What to ask; standard input where it is -.")],

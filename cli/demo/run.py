@@ -18,8 +18,9 @@ from modelyard_client import Modelyard, watch_deployment, watch_usage
 from openai import AsyncOpenAI
 
 from cli.commands.billing import explain_line, print_bill, print_explained, usage_of
+from cli.commands.card import print_card, read_card
 from cli.commands.deployments import create_deployment, wait_active, wait_scaled
-from cli.commands.discover import find_model, print_card, print_collections, print_models
+from cli.commands.discover import find_model, print_collections, print_models
 from cli.commands.prices import print_quote, take_quote
 from cli.demo.calls import ask_chat, embed, raw_tensors, stream_chat, stream_chat_grpc
 from cli.demo.client_log import ClientLog
@@ -114,20 +115,16 @@ async def discover(demo: Demo) -> None:
     catalog = demo.modelyard.catalog
     print_collections(await collect(catalog.ListCollections, catalog_pb2.ListCollectionsRequest(), "collections"))
     models = await collect(catalog.ListModels, catalog_pb2.ListModelsRequest(parent="publishers/-"), "models")
-    print_models(models)
+    here = [model for model in models if model.usability == catalog_pb2.USABILITY_RUNS_HERE]
+    print_models(here)
+    out.print(f"[dim]and {len(models) - len(here)} more to discover and compare: `modelyard models`[/]")
 
 
 async def quote(demo: Demo) -> None:
     """Step 2."""
     modelyard = demo.modelyard
-    model = await find_model(modelyard, TEXT_MODEL)
-    versions = await collect(
-        modelyard.catalog.ListModelVersions, catalog_pb2.ListModelVersionsRequest(parent=model.name), "model_versions"
-    )
-    prices = await collect(
-        modelyard.billing.ListPrices, billing_pb2.ListPricesRequest(resource=model.name, current_only=True), "prices"
-    )
-    print_card(model, versions, prices)
+    model = await find_model(modelyard, TEXT_MODEL, catalog_pb2.TEXT_FORMAT_TERMINAL)
+    print_card(await read_card(modelyard, model))
     licence = model.license.text.strip().splitlines()
     out.print(f"[bold]Licence {model.license.id}[/], {len(licence)} lines, beginning:")
     out.print("\n".join(line.strip() for line in licence[:2]), style="dim")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from modelyard.catalog.v1 import catalog_pb2_grpc
+from modelyard.catalog.v1 import catalog_pb2_grpc, code_samples_pb2_grpc
 
 from chassis.access import AccessPolicy, TokenVerifier
 from chassis.bus import Bus
@@ -14,6 +14,7 @@ from chassis.database import open_database
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService
 from chassis.service import ServiceContext
+from services.catalog.rpc.code_samples import CodeSampleServicer
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.settings import CatalogSettings
 from services.catalog.storage.queries.models import newest_create_time
@@ -23,6 +24,7 @@ from services.catalog.usecases.sync_content import sync_content
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 SERVICE = "modelyard.catalog.v1.CatalogService"
+CODE_SAMPLE_SERVICE = "modelyard.catalog.v1.CodeSampleService"
 
 
 async def main(context: ServiceContext, settings: CatalogSettings) -> None:
@@ -38,7 +40,12 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
         [
             ServedService(
                 SERVICE, catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogServicer(database, clock)
-            )
+            ),
+            ServedService(
+                CODE_SAMPLE_SERVICE,
+                code_samples_pb2_grpc.add_CodeSampleServiceServicer_to_server,
+                CodeSampleServicer(database, settings.content_dir / "code_samples"),
+            ),
         ],
         AccessPolicy(verifier),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.catalog.v1 import catalog_pb2
 
 from chassis.timestamps import timestamp
+from services.catalog.domain.cards import card_html, card_text
 from services.catalog.storage.tables import (
     CollectionRow,
     InstanceTypeRow,
@@ -19,6 +21,12 @@ from services.catalog.storage.tables import (
 )
 from services.catalog.usecases.lifecycle import moment_of, stage_of
 
+# How long texts are shown, by `TextFormat`.
+_SHOWN: dict[int, Callable[[str], str]] = {
+    catalog_pb2.TEXT_FORMAT_UNSPECIFIED: lambda text: text,
+    catalog_pb2.TEXT_FORMAT_HTML: card_html,
+    catalog_pb2.TEXT_FORMAT_TERMINAL: card_text,
+}
 # Facts of a model that the contract names as the record does.
 _SAME_IN_PROTO = (
     "languages",
@@ -82,14 +90,20 @@ def model_to_proto(row: ModelRow, version: VersionRow | None, now: datetime) -> 
 
 
 def whole_model_to_proto(
-    row: ModelRow, version: VersionRow | None, text: ModelTextRow | None, license_text: str, now: datetime
+    row: ModelRow,
+    version: VersionRow | None,
+    text: ModelTextRow | None,
+    license_text: str,
+    now: datetime,
+    text_format: int,
 ) -> catalog_pb2.Model:
-    """A model with its card, the text of its licence and its samples."""
+    """A model with its card, the text of its licence and its samples; `text_format` is a `TextFormat`."""
     model = model_to_proto(row, version, now)
     model.license.text = license_text
     model.samples.extend(catalog_pb2.Sample(**sample) for sample in row.facts.get("samples", ()))
     if text is not None:
-        model.card, model.notes, model.evaluation = text.card, text.notes, text.evaluation
+        shown = _SHOWN[text_format]
+        model.card, model.notes, model.evaluation = map(shown, (text.card, text.notes, text.evaluation))
     return model
 
 

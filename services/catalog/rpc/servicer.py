@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor
@@ -105,6 +106,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
 
     async def GetModel(self, request: catalog_pb2.GetModelRequest, context: Context) -> catalog_pb2.Model:
         MODEL.parse(request.name)
+        _enum_name(catalog_pb2.TextFormat.DESCRIPTOR, request.text_format, "text_format")
         async with self._database.reader() as session:
             row = await stored.model(session, request.name)
             if row is None:
@@ -112,7 +114,10 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
             newest = await stored.version(session, row.latest_version)
             text = await stored.text_of(session, row.name)
             license_text = await stored.license_text(session, row.license_digest)
-        return whole_model_to_proto(row, newest, text, license_text, self._clock.now())
+        # Rendering a long card takes a while, so other calls go on meanwhile.
+        return await asyncio.to_thread(
+            whole_model_to_proto, row, newest, text, license_text, self._clock.now(), request.text_format
+        )
 
     async def ListModelVersions(
         self, request: catalog_pb2.ListModelVersionsRequest, context: Context

@@ -165,6 +165,30 @@ LIFECYCLE_STAGE_RETIRED: LifecycleStage.ValueType  # 5
 """Answers nothing any more."""
 Global___LifecycleStage: _TypeAlias = LifecycleStage  # noqa: Y015
 
+class _TextFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TextFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TextFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TEXT_FORMAT_UNSPECIFIED: _TextFormat.ValueType  # 0
+    """As they came: Markdown of any origin, to be sanitised before it is shown."""
+    TEXT_FORMAT_HTML: _TextFormat.ValueType  # 1
+    """HTML without scripts, styles, forms, frames and images; links lead to http, https and mail only."""
+    TEXT_FORMAT_TERMINAL: _TextFormat.ValueType  # 2
+    """Markdown without control characters, for a terminal."""
+
+class TextFormat(_TextFormat, metaclass=_TextFormatEnumTypeWrapper):
+    """How the long texts of a model are given."""
+
+TEXT_FORMAT_UNSPECIFIED: TextFormat.ValueType  # 0
+"""As they came: Markdown of any origin, to be sanitised before it is shown."""
+TEXT_FORMAT_HTML: TextFormat.ValueType  # 1
+"""HTML without scripts, styles, forms, frames and images; links lead to http, https and mail only."""
+TEXT_FORMAT_TERMINAL: TextFormat.ValueType  # 2
+"""Markdown without control characters, for a terminal."""
+Global___TextFormat: _TypeAlias = TextFormat  # noqa: Y015
+
 @_typing.final
 class Collection(_message.Message):
     """A group of models with one rule of support."""
@@ -1162,16 +1186,20 @@ class GetModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    TEXT_FORMAT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`publishers/{publisher}/models/{model}`."""
+    text_format: Global___TextFormat.ValueType
+    """How `card`, `notes` and `evaluation` are given."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        text_format: Global___TextFormat.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "text_format", b"text_format"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
