@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from modelyard.catalog.v1 import catalog_pb2_grpc, code_samples_pb2_grpc
+from modelyard.catalog.v1 import catalog_pb2_grpc, code_samples_pb2_grpc, governance_pb2_grpc
 
-from chassis.access import AccessPolicy, TokenVerifier
+from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
 from chassis.bus import Bus
 from chassis.clock import check_not_behind
 from chassis.database import open_database
 from chassis.outbox import OutboxRelay
-from chassis.rpc import RpcServer, ServedService
+from chassis.rpc import RpcServer, ServedService, service_channel
+from chassis.rpc.client import token_from_file
 from chassis.service import ServiceContext
 from services.catalog.rpc.code_samples import CodeSampleServicer
+from services.catalog.rpc.governance import GovernanceServicer
+from services.catalog.rpc.neighbours import Neighbours
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.settings import CatalogSettings
 from services.catalog.storage.queries.models import newest_create_time
@@ -23,8 +26,7 @@ from services.catalog.usecases.lifecycle import watch_dates
 from services.catalog.usecases.sync_content import sync_content
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
-SERVICE = "modelyard.catalog.v1.CatalogService"
-CODE_SAMPLE_SERVICE = "modelyard.catalog.v1.CodeSampleService"
+PACKAGE = "modelyard.catalog.v1"
 
 
 async def main(context: ServiceContext, settings: CatalogSettings) -> None:
@@ -34,29 +36,42 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     async with database.reader() as session:
         check_not_behind(clock, await newest_create_time(session), settings.clock_behind_s_max)
     await sync_content(database, clock, settings.content_dir)
-    verifier = TokenVerifier.from_settings(settings)
-    server = RpcServer.from_settings(
-        settings,
-        [
-            ServedService(
-                SERVICE, catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogServicer(database, clock)
-            ),
-            ServedService(
-                CODE_SAMPLE_SERVICE,
-                code_samples_pb2_grpc.add_CodeSampleServiceServicer_to_server,
-                CodeSampleServicer(database, settings.content_dir / "code_samples"),
-            ),
-        ],
-        AccessPolicy(verifier),
-    )
-    await server.start()
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "catalog")
+    directory = BucketRoleDirectory(bus, arrive_s=settings.access_arrive_s)
+    context.spawn(directory.watch.run(), "roles")
     context.spawn(OutboxRelay(database, bus, clock).run(), "outbox relay")
     context.spawn(watch_dates(database, clock, settings.lifecycle_check_s), "lifecycle")
+
+    credential = token_from_file(settings.service_token_file)
+    billing = service_channel(settings.billing_address, credential)
+    deploy = service_channel(settings.deploy_address, credential)
+    servicer = CatalogServicer(database, clock)
+    code_samples = CodeSampleServicer(database, settings.content_dir / "code_samples")
+    governance = GovernanceServicer(
+        database, clock, Neighbours(billing, deploy), policy_entries_max=settings.policy_entries_max
+    )
+    served = [
+        ServedService(f"{PACKAGE}.CatalogService", catalog_pb2_grpc.add_CatalogServiceServicer_to_server, servicer),
+        ServedService(
+            f"{PACKAGE}.CodeSampleService",
+            code_samples_pb2_grpc.add_CodeSampleServiceServicer_to_server,
+            code_samples,
+        ),
+        ServedService(
+            f"{PACKAGE}.GovernanceService",
+            governance_pb2_grpc.add_GovernanceServiceServicer_to_server,
+            governance,
+        ),
+    ]
+    verifier = TokenVerifier.from_settings(settings)
+    server = RpcServer.from_settings(settings, served, AccessPolicy(verifier, directory))
+    await server.start()
     context.ready({"grpc": server.address})
     await context.stop_event.wait()
     async with asyncio.timeout(settings.stop_s_max):
         await server.stop(grace_s=settings.stop_s_max / 2)
         await context.close()
+        for channel in (billing, deploy):
+            await channel.close()
         await bus.close()
         await database.dispose()

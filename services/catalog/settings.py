@@ -19,3 +19,5 @@ class CatalogSettings(ServiceSettings):
     content_dir: Path = SHIPPED
     # How often lifecycle dates are looked at, seconds.
     lifecycle_check_s: float = 60.0
+    # Entries in each list of a project's policy.
+    policy_entries_max: int = 200

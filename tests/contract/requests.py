@@ -10,7 +10,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.billing.v1 import billing_pb2
-from modelyard.catalog.v1 import catalog_pb2
+from modelyard.catalog.v1 import catalog_pb2, governance_pb2
 from modelyard.deploy.v1 import deploy_pb2, events_pb2
 from modelyard.events.v1 import dead_letters_pb2
 from modelyard.inference.v1 import inference_pb2
@@ -67,6 +67,7 @@ async def open_shop(platform: PlatformUnderTest) -> Shop:
                 parent=endpoint.name, deployment_id="blue", model_version=version, quote=quote.name
             )
         )
+    await _accept_licenses(shop)
     await platform.new_key(project)
     shop.key = await platform.new_key(project)
     await _publish_usage(shop)
@@ -80,6 +81,15 @@ async def _runnable_versions(platform: PlatformUnderTest) -> list[str]:
     return [
         model.latest_version for model in models if catalog_pb2.DEPLOYMENT_OPTION_SERVERLESS in model.deployment_options
     ]
+
+
+async def _accept_licenses(shop: Shop) -> None:
+    """One acceptance of each text that is shipped."""
+    governance, catalog = shop.platform.admin.governance, shop.platform.admin.catalog
+    models = (await catalog.ListModels(catalog_pb2.ListModelsRequest(page_size=1000))).models
+    for digest, name in {model.license.digest: model.name for model in models if model.license.digest}.items():
+        request = governance_pb2.AcceptLicenseRequest(parent=shop.project.name, model=name, digest=digest)
+        await governance.AcceptLicense(request)
 
 
 async def _publish_usage(shop: Shop) -> None:
@@ -189,6 +199,10 @@ def list_request(shop: Shop, method: MethodDescriptor, project: str = "") -> Any
         request.parent += "/endpoints/-"
     elif isinstance(request, catalog_pb2.ListModelVersionsRequest):
         request.parent = shop.versions[0].partition("/versions/")[0]
+    elif isinstance(request, governance_pb2.ListInstanceTypeFitsRequest):
+        request.parent = shop.versions[0]
+    elif isinstance(request, governance_pb2.ListPolicyRefusalsRequest):
+        request.policy.allowed_publishers.append("publishers/nobody")
     elif isinstance(request, billing_pb2.ExplainLineRequest):
         request.line = shop.line
     return request

@@ -18,7 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from modelyard.billing.v1 import billing_pb2
-from modelyard.catalog.v1 import catalog_pb2
+from modelyard.catalog.v1 import catalog_pb2, governance_pb2
 from modelyard.deploy.v1 import deploy_pb2
 from modelyard.events.v1 import dead_letters_pb2
 from modelyard.inference.v1 import inference_pb2, operations_pb2
@@ -82,15 +82,17 @@ class PlatformUnderTest:
             member = access_pb2.Member(principal=principal, role=role)
             await self.admin.projects.AddMember(deploy_pb2.AddMemberRequest(name=created.name, member=member))
         project = ProjectUnderTest(created.name, created.uid, members)
-        for principal in members.values():
-            await self._known_to_billing(project, principal)
+        for role, principal in members.items():
+            await self._known_everywhere(project, principal, role)
         return project
 
-    async def _known_to_billing(self, project: ProjectUnderTest, principal: str) -> None:
+    async def _known_everywhere(self, project: ProjectUnderTest, principal: str, role: int) -> None:
         client = await self.client_of(principal)
 
         async def taken() -> bool:
             await client.billing.ListUsage(billing_pb2.ListUsageRequest(parent=project.name))
+            if role >= access_pb2.ROLE_READER:
+                await client.governance.GetPolicy(governance_pb2.GetPolicyRequest(name=f"{project.name}/policy"))
             return True
 
         await eventually(taken)
@@ -143,7 +145,7 @@ class PlatformUnderTest:
 
 def service_methods() -> list[MethodDescriptor]:
     """Every RPC of the platform's own contracts, in the order they are declared."""
-    files = (catalog_pb2, deploy_pb2, billing_pb2, inference_pb2, operations_pb2, dead_letters_pb2)
+    files = (catalog_pb2, governance_pb2, deploy_pb2, billing_pb2, inference_pb2, operations_pb2, dead_letters_pb2)
     return [
         method for file in files for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods
     ]
@@ -203,7 +205,7 @@ async def platform_under_test(data_dir: Path) -> AsyncIterator[PlatformUnderTest
             log.write(f"{line}\n")
 
     # Refusals of strangers wait for what may be on its way; hundreds of tests would wait with them.
-    quick = {f"MODELYARD_{service}_ACCESS_ARRIVE_S": "0.3" for service in ("BILLING", "INFERENCE")}
+    quick = {f"MODELYARD_{service}_ACCESS_ARRIVE_S": "0.3" for service in ("BILLING", "CATALOG", "INFERENCE")}
     async with running_platform(data_dir, keep, {**os.environ, **quick}) as platform:
         addresses = Addresses.read(platform.home.addresses)
         async with Modelyard.from_file(platform.home.addresses) as admin:

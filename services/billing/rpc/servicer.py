@@ -52,12 +52,14 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
     async def ListPrices(
         self, request: billing_pb2.ListPricesRequest, context: Context
     ) -> billing_pb2.ListPricesResponse:
-        scope = f"ListPrices/{request.resource}/{request.current_only}"
+        scope = f"ListPrices/{request.resource}/{request.current_only}/{request.kind}"
         effective_us, version = page_token_decode(request.page_token, scope, (LATEST_US, ""))
         async with self._database.reader() as session:
             prices = await reads.prices(session, request.resource)
         if request.current_only:
             prices = current_prices(prices, self._clock.now())
+        if request.kind:
+            prices = [price for price in prices if int(price.kind) == request.kind]
         listed = [price for price in sorted(prices, key=newest_first) if newest_first(price) > (-effective_us, version)]
         page, more = split_page(listed, page_size(request.page_size))
         last: list[str | int] = [us_from_time(page[-1].effective_time), page[-1].price_version] if more else []

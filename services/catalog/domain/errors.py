@@ -24,3 +24,81 @@ class ContentInvalid(Problem):
 
     code = Code.INVALID_ARGUMENT
     reason = "CATALOG_CONTENT_INVALID"
+
+
+class LicenseDigestMismatch(Problem):
+    """The text that was read is not the licence's text now."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "LICENSE_DIGEST_MISMATCH"
+
+
+class PolicyInvalid(Problem):
+    """A policy with too many entries, or with one that cannot be a name."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "POLICY_INVALID"
+
+
+class ModelWithdrawn(Problem):
+    """The model left its source."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "MODEL_WITHDRAWN"
+
+
+class ModelRetired(Problem):
+    """The version answers nothing any more."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "MODEL_RETIRED"
+    http = 410
+
+
+class ModelDeprecated(Problem):
+    """The version takes no new deployments."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "MODEL_DEPRECATED"
+
+
+class PolicyRefused(Problem):
+    """The project's policy does not allow the model."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "POLICY_REFUSED"
+
+
+class LicenseNotAccepted(Problem):
+    """The project has not accepted the licence's text as it stands now."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "LICENSE_NOT_ACCEPTED"
+
+
+class ModelNotRunnable(Problem):
+    """The version cannot run on this platform this way."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "MODEL_NOT_RUNNABLE"
+
+
+class InstanceTypeTooSmall(Problem):
+    """The type has less than the version needs."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "INSTANCE_TYPE_TOO_SMALL"
+
+
+class InstanceTypeNotAllowed(Problem):
+    """The publisher names the types the version may run on, and this one is not among them."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "INSTANCE_TYPE_NOT_ALLOWED"
+
+
+class InstanceTypeNotQuotable(Problem):
+    """The type's shape, or its price, is not known."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "INSTANCE_TYPE_NOT_QUOTABLE"

@@ -56,8 +56,12 @@ def announce(uow: UnitOfWork, row: VersionRow, stage: Stage, now: datetime) -> N
 
 def stage_of(row: VersionRow, now: datetime) -> Stage:
     """The stage of a version; what was announced is never taken back."""
-    dates = Dates(row.preview, _day(row.legacy_date), _day(row.deprecation_date), _day(row.retirement_date))
-    return max(Stage(row.stage), stage_at(dates, now))
+    return max(Stage(row.stage), stage_at(dates_of(row), now))
+
+
+def dates_of(row: VersionRow) -> Dates:
+    """When the stages of a version begin."""
+    return Dates(row.preview, _day(row.legacy_date), _day(row.deprecation_date), _day(row.retirement_date))
 
 
 def retire_time(row: VersionRow) -> datetime | None:

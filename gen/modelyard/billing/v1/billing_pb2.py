@@ -28,7 +28,7 @@ from modelyard.type.v1 import money_pb2 as modelyard_dot_type_dot_v1_dot_money__
 from modelyard.type.v1 import usage_pb2 as modelyard_dot_type_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"modelyard/billing/v1/billing.proto\x12\x14modelyard.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1emodelyard/type/v1/access.proto\x1a\x1dmodelyard/type/v1/money.proto\x1a\x1dmodelyard/type/v1/usage.proto\"\xcb\x01\n\x05Price\x12\x15\n\rprice_version\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.modelyard.billing.v1.OfferKind\x12&\n\x05rates\x18\x04 \x03(\x0b\x32\x17.modelyard.type.v1.Rate\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x06 \x01(\t\"\xc4\x02\n\x05Quote\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.modelyard.billing.v1.OfferKind\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x15\n\rinstance_type\x18\x05 \x01(\t\x12\r\n\x05vcpus\x18\x06 \x01(\x05\x12&\n\x05rates\x18\x07 \x03(\x0b\x32\x17.modelyard.type.v1.Rate\x12\x15\n\rprice_version\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bproject_uid\x18\x0b \x01(\t\"\xa3\x02\n\x08\x42illLine\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x65ployment_uid\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x15\n\rinstance_type\x18\x05 \x01(\t\x12\x0e\n\x06key_id\x18\x06 \x01(\t\x12%\n\x04rate\x18\x07 \x01(\x0b\x32\x17.modelyard.type.v1.Rate\x12\x10\n\x08quantity\x18\x08 \x01(\x03\x12\x0e\n\x06\x61mount\x18\t \x01(\t\x12\x14\n\x0c\x61mount_exact\x18\n \x01(\t\x12\x15\n\rprice_version\x18\x0b \x01(\t\x12\x14\n\x0crecord_count\x18\x0c \x01(\x03\x12\x15\n\ropen_quantity\x18\r \x01(\x03\"\xd5\x01\n\x04\x42ill\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06period\x18\x02 \x01(\t\x12-\n\x05lines\x18\x03 \x03(\x0b\x32\x1e.modelyard.billing.v1.BillLine\x12\r\n\x05total\x18\x04 \x01(\t\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12.\n\nas_of_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07unrated\x18\x07 \x03(\x0b\x32\x1b.modelyard.type.v1.Quantity\"b\n\x11ListPricesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x14\n\x0c\x63urrent_only\x18\x04 \x01(\x08\"Z\n\x12ListPricesResponse\x12+\n\x06prices\x18\x01 \x03(\x0b\x32\x1b.modelyard.billing.v1.Price\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\x12\x43reateQuoteRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x15\n\rinstance_type\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1f\n\x0fGetQuoteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListQuotesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x12ListQuotesResponse\x12+\n\x06quotes\x18\x01 \x03(\x0b\x32\x1b.modelyard.billing.v1.Quote\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x0eGetBillRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06period\x18\x02 \x01(\t\"q\n\x10ListUsageRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x16\n\x0e\x64\x65ployment_uid\x18\x05 \x01(\t\"\x92\x01\n\x0bPostedUsage\x12.\n\x06record\x18\x01 \x01(\x0b\x32\x1e.modelyard.type.v1.UsageRecord\x12/\n\x0brecord_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06period\x18\x03 \x01(\t\x12\x12\n\ncorrection\x18\x04 \x01(\x08\"^\n\x11ListUsageResponse\x12\x30\n\x05usage\x18\x01 \x03(\x0b\x32!.modelyard.billing.v1.PostedUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x12\x45xplainLineRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06period\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\xf3\x01\n\tLineEvent\x12\x11\n\trecord_id\x18\x01 \x01(\t\x12.\n\noccur_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08quantity\x18\x03 \x01(\x03\x12+\n\x07outcome\x18\x04 \x01(\x0e\x32\x1a.modelyard.type.v1.Outcome\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x14\n\x0cinstance_uid\x18\x06 \x01(\t\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04open\x18\x08 \x01(\x08\"\xa1\x01\n\x13\x45xplainLineResponse\x12,\n\x04line\x18\x01 \x01(\x0b\x32\x1e.modelyard.billing.v1.BillLine\x12/\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1f.modelyard.billing.v1.LineEvent\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x12\n\narithmetic\x18\x04 \x01(\t\"2\n\x10ReconcileRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06period\x18\x02 \x01(\t\"*\n\nDifference\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xbc\x01\n\x11ReconcileResponse\x12\x14\n\x0crecord_count\x18\x01 \x01(\x03\x12,\n\x07records\x18\x02 \x03(\x0b\x32\x1b.modelyard.type.v1.Quantity\x12,\n\x07rollups\x18\x03 \x03(\x0b\x32\x1b.modelyard.type.v1.Quantity\x12\x35\n\x0b\x64ifferences\x18\x04 \x03(\x0b\x32 .modelyard.billing.v1.Difference\"9\n\x11WatchUsageRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\\\n\x12WatchUsageResponse\x12\x30\n\x05usage\x18\x01 \x03(\x0b\x32!.modelyard.billing.v1.PostedUsage\x12\x14\n\x0cresume_token\x18\x02 \x01(\t*Z\n\tOfferKind\x12\x1a\n\x16OFFER_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12OFFER_KIND_MANAGED\x10\x01\x12\x19\n\x15OFFER_KIND_SERVERLESS\x10\x02\x32\xec\x07\n\x0e\x42illingService\x12r\n\nListPrices\x12\'.modelyard.billing.v1.ListPricesRequest\x1a(.modelyard.billing.v1.ListPricesResponse\"\x11\xca\xc1\x18\r\x08\x02\x1a\tinference\x12\x64\n\x0b\x43reateQuote\x12(.modelyard.billing.v1.CreateQuoteRequest\x1a\x1b.modelyard.billing.v1.Quote\"\x0e\xca\xc1\x18\n\x08\x05\x12\x06parent\x12\x64\n\x08GetQuote\x12%.modelyard.billing.v1.GetQuoteRequest\x1a\x1b.modelyard.billing.v1.Quote\"\x14\xca\xc1\x18\x10\x08\x04\x12\x04name\x1a\x06\x64\x65ploy\x12o\n\nListQuotes\x12\'.modelyard.billing.v1.ListQuotesRequest\x1a(.modelyard.billing.v1.ListQuotesResponse\"\x0e\xca\xc1\x18\n\x08\x04\x12\x06parent\x12\x66\n\x07GetBill\x12$.modelyard.billing.v1.GetBillRequest\x1a\x1a.modelyard.billing.v1.Bill\"\x19\xca\xc1\x18\x15\x08\x03\x12\x06parent\x1a\tinference\x12l\n\tListUsage\x12&.modelyard.billing.v1.ListUsageRequest\x1a\'.modelyard.billing.v1.ListUsageResponse\"\x0e\xca\xc1\x18\n\x08\x03\x12\x06parent\x12r\n\x0b\x45xplainLine\x12(.modelyard.billing.v1.ExplainLineRequest\x1a).modelyard.billing.v1.ExplainLineResponse\"\x0e\xca\xc1\x18\n\x08\x03\x12\x06parent\x12l\n\tReconcile\x12&.modelyard.billing.v1.ReconcileRequest\x1a\'.modelyard.billing.v1.ReconcileResponse\"\x0e\xca\xc1\x18\n\x08\x03\x12\x06parent\x12q\n\nWatchUsage\x12\'.modelyard.billing.v1.WatchUsageRequest\x1a(.modelyard.billing.v1.WatchUsageResponse\"\x0e\xca\xc1\x18\n\x08\x03\x12\x06parent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"modelyard/billing/v1/billing.proto\x12\x14modelyard.billing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1emodelyard/type/v1/access.proto\x1a\x1dmodelyard/type/v1/money.proto\x1a\x1dmodelyard/type/v1/usage.proto\"\xcb\x01\n\x05Price\x12\x15\n\rprice_version\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.modelyard.billing.v1.OfferKind\x12&\n\x05rates\x18\x04 \x03(\x0b\x32\x17.modelyard.type.v1.Rate\x12\x32\n\x0e\x65\x66\x66\x65\x63tive_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x06 \x01(\t\"\xc4\x02\n\x05Quote\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.modelyard.billing.v1.OfferKind\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x15\n\rinstance_type\x18\x05 \x01(\t\x12\r\n\x05vcpus\x18\x06 \x01(\x05\x12&\n\x05rates\x18\x07 \x03(\x0b\x32\x17.modelyard.type.v1.Rate\x12\x15\n\rprice_version\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bproject_uid\x18\x0b \x01(\t\"\xa3\x02\n\x08\x42illLine\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x65ployment_uid\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x15\n\rinstance_type\x18\x05 \x01(\t\x12\x0e\n\x06key_id\x18\x06 \x01(\t\x12%\n\x04rate\x18\x07 \x01(\x0b\x32\x17.modelyard.type.v1.Rate\x12\x10\n\x08quantity\x18\x08 \x01(\x03\x12\x0e\n\x06\x61mount\x18\t \x01(\t\x12\x14\n\x0c\x61mount_exact\x18\n \x01(\t\x12\x15\n\rprice_version\x18\x0b \x01(\t\x12\x14\n\x0crecord_count\x18\x0c \x01(\x03\x12\x15\n\ropen_quantity\x18\r \x01(\x03\"\xd5\x01\n\x04\x42ill\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06period\x18\x02 \x01(\t\x12-\n\x05lines\x18\x03 \x03(\x0b\x32\x1e.modelyard.billing.v1.BillLine\x12\r\n\x05total\x18\x04 \x01(\t\x12\x10\n\x08\x63urrency\x18\x05 \x01(\t\x12.\n\nas_of_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x07unrated\x18\x07 \x03(\x0b\x32\x1b.modelyard.type.v1.Quantity\"\x91\x01\n\x11ListPricesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x14\n\x0c\x63urrent_only\x18\x04 \x01(\x08\x12-\n\x04kind\x18\x05 \x01(\x0e\x32\x1f.modelyard.billing.v1.OfferKind\"Z\n\x12ListPricesResponse\x12+\n\x06prices\x18\x01 \x03(\x0b\x32\x1b.modelyard.billing.v1.Price\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\x12\x43reateQuoteRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x15\n\rinstance_type\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1f\n\x0fGetQuoteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListQuotesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x12ListQuotesResponse\x12+\n\x06quotes\x18\x01 \x03(\x0b\x32\x1b.modelyard.billing.v1.Quote\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x0eGetBillRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06period\x18\x02 \x01(\t\"q\n\x10ListUsageRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x16\n\x0e\x64\x65ployment_uid\x18\x05 \x01(\t\"\x92\x01\n\x0bPostedUsage\x12.\n\x06record\x18\x01 \x01(\x0b\x32\x1e.modelyard.type.v1.UsageRecord\x12/\n\x0brecord_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06period\x18\x03 \x01(\t\x12\x12\n\ncorrection\x18\x04 \x01(\x08\"^\n\x11ListUsageResponse\x12\x30\n\x05usage\x18\x01 \x03(\x0b\x32!.modelyard.billing.v1.PostedUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x12\x45xplainLineRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06period\x18\x02 \x01(\t\x12\x0c\n\x04line\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\xf3\x01\n\tLineEvent\x12\x11\n\trecord_id\x18\x01 \x01(\t\x12.\n\noccur_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08quantity\x18\x03 \x01(\x03\x12+\n\x07outcome\x18\x04 \x01(\x0e\x32\x1a.modelyard.type.v1.Outcome\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x14\n\x0cinstance_uid\x18\x06 \x01(\t\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04open\x18\x08 \x01(\x08\"\xa1\x01\n\x13\x45xplainLineResponse\x12,\n\x04line\x18\x01 \x01(\x0b\x32\x1e.modelyard.billing.v1.BillLine\x12/\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x1f.modelyard.billing.v1.LineEvent\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x12\n\narithmetic\x18\x04 \x01(\t\"2\n\x10ReconcileRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06period\x18\x02 \x01(\t\"*\n\nDifference\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xbc\x01\n\x11ReconcileResponse\x12\x14\n\x0crecord_count\x18\x01 \x01(\x03\x12,\n\x07records\x18\x02 \x03(\x0b\x32\x1b.modelyard.type.v1.Quantity\x12,\n\x07rollups\x18\x03 \x03(\x0b\x32\x1b.modelyard.type.v1.Quantity\x12\x35\n\x0b\x64ifferences\x18\x04 \x03(\x0b\x32 .modelyard.billing.v1.Difference\"9\n\x11WatchUsageRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\\\n\x12WatchUsageResponse\x12\x30\n\x05usage\x18\x01 \x03(\x0b\x32!.modelyard.billing.v1.PostedUsage\x12\x14\n\x0cresume_token\x18\x02 \x01(\t*Z\n\tOfferKind\x12\x1a\n\x16OFFER_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12OFFER_KIND_MANAGED\x10\x01\x12\x19\n\x15OFFER_KIND_SERVERLESS\x10\x02\x32\xf5\x07\n\x0e\x42illingService\x12{\n\nListPrices\x12\'.modelyard.billing.v1.ListPricesRequest\x1a(.modelyard.billing.v1.ListPricesResponse\"\x1a\xca\xc1\x18\x16\x08\x02\x1a\x07\x63\x61talog\x1a\tinference\x12\x64\n\x0b\x43reateQuote\x12(.modelyard.billing.v1.CreateQuoteRequest\x1a\x1b.modelyard.billing.v1.Quote\"\x0e\xca\xc1\x18\n\x08\x05\x12\x06parent\x12\x64\n\x08GetQuote\x12%.modelyard.billing.v1.GetQuoteRequest\x1a\x1b.modelyard.billing.v1.Quote\"\x14\xca\xc1\x18\x10\x08\x04\x12\x04name\x1a\x06\x64\x65ploy\x12o\n\nListQuotes\x12\'.modelyard.billing.v1.ListQuotesRequest\x1a(.modelyard.billing.v1.ListQuotesResponse\"\x0e\xca\xc1\x18\n\x08\x04\x12\x06parent\x12\x66\n\x07GetBill\x12$.modelyard.billing.v1.GetBillRequest\x1a\x1a.modelyard.billing.v1.Bill\"\x19\xca\xc1\x18\x15\x08\x03\x12\x06parent\x1a\tinference\x12l\n\tListUsage\x12&.modelyard.billing.v1.ListUsageRequest\x1a\'.modelyard.billing.v1.ListUsageResponse\"\x0e\xca\xc1\x18\n\x08\x03\x12\x06parent\x12r\n\x0b\x45xplainLine\x12(.modelyard.billing.v1.ExplainLineRequest\x1a).modelyard.billing.v1.ExplainLineResponse\"\x0e\xca\xc1\x18\n\x08\x03\x12\x06parent\x12l\n\tReconcile\x12&.modelyard.billing.v1.ReconcileRequest\x1a\'.modelyard.billing.v1.ReconcileResponse\"\x0e\xca\xc1\x18\n\x08\x03\x12\x06parent\x12q\n\nWatchUsage\x12\'.modelyard.billing.v1.WatchUsageRequest\x1a(.modelyard.billing.v1.WatchUsageResponse\"\x0e\xca\xc1\x18\n\x08\x03\x12\x06parent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.billing.v1.billin
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BILLINGSERVICE'].methods_by_name['ListPrices']._loaded_options = None
-  _globals['_BILLINGSERVICE'].methods_by_name['ListPrices']._serialized_options = b'\312\301\030\r\010\002\032\tinference'
+  _globals['_BILLINGSERVICE'].methods_by_name['ListPrices']._serialized_options = b'\312\301\030\026\010\002\032\007catalog\032\tinference'
   _globals['_BILLINGSERVICE'].methods_by_name['CreateQuote']._loaded_options = None
   _globals['_BILLINGSERVICE'].methods_by_name['CreateQuote']._serialized_options = b'\312\301\030\n\010\005\022\006parent'
   _globals['_BILLINGSERVICE'].methods_by_name['GetQuote']._loaded_options = None
@@ -53,8 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BILLINGSERVICE'].methods_by_name['Reconcile']._serialized_options = b'\312\301\030\n\010\003\022\006parent'
   _globals['_BILLINGSERVICE'].methods_by_name['WatchUsage']._loaded_options = None
   _globals['_BILLINGSERVICE'].methods_by_name['WatchUsage']._serialized_options = b'\312\301\030\n\010\003\022\006parent'
-  _globals['_OFFERKIND']._serialized_start=3094
-  _globals['_OFFERKIND']._serialized_end=3184
+  _globals['_OFFERKIND']._serialized_start=3142
+  _globals['_OFFERKIND']._serialized_end=3232
   _globals['_PRICE']._serialized_start=188
   _globals['_PRICE']._serialized_end=391
   _globals['_QUOTE']._serialized_start=394
@@ -63,42 +63,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BILLLINE']._serialized_end=1012
   _globals['_BILL']._serialized_start=1015
   _globals['_BILL']._serialized_end=1228
-  _globals['_LISTPRICESREQUEST']._serialized_start=1230
-  _globals['_LISTPRICESREQUEST']._serialized_end=1328
-  _globals['_LISTPRICESRESPONSE']._serialized_start=1330
-  _globals['_LISTPRICESRESPONSE']._serialized_end=1420
-  _globals['_CREATEQUOTEREQUEST']._serialized_start=1422
-  _globals['_CREATEQUOTEREQUEST']._serialized_end=1524
-  _globals['_GETQUOTEREQUEST']._serialized_start=1526
-  _globals['_GETQUOTEREQUEST']._serialized_end=1557
-  _globals['_LISTQUOTESREQUEST']._serialized_start=1559
-  _globals['_LISTQUOTESREQUEST']._serialized_end=1633
-  _globals['_LISTQUOTESRESPONSE']._serialized_start=1635
-  _globals['_LISTQUOTESRESPONSE']._serialized_end=1725
-  _globals['_GETBILLREQUEST']._serialized_start=1727
-  _globals['_GETBILLREQUEST']._serialized_end=1775
-  _globals['_LISTUSAGEREQUEST']._serialized_start=1777
-  _globals['_LISTUSAGEREQUEST']._serialized_end=1890
-  _globals['_POSTEDUSAGE']._serialized_start=1893
-  _globals['_POSTEDUSAGE']._serialized_end=2039
-  _globals['_LISTUSAGERESPONSE']._serialized_start=2041
-  _globals['_LISTUSAGERESPONSE']._serialized_end=2135
-  _globals['_EXPLAINLINEREQUEST']._serialized_start=2137
-  _globals['_EXPLAINLINEREQUEST']._serialized_end=2242
-  _globals['_LINEEVENT']._serialized_start=2245
-  _globals['_LINEEVENT']._serialized_end=2488
-  _globals['_EXPLAINLINERESPONSE']._serialized_start=2491
-  _globals['_EXPLAINLINERESPONSE']._serialized_end=2652
-  _globals['_RECONCILEREQUEST']._serialized_start=2654
-  _globals['_RECONCILEREQUEST']._serialized_end=2704
-  _globals['_DIFFERENCE']._serialized_start=2706
-  _globals['_DIFFERENCE']._serialized_end=2748
-  _globals['_RECONCILERESPONSE']._serialized_start=2751
-  _globals['_RECONCILERESPONSE']._serialized_end=2939
-  _globals['_WATCHUSAGEREQUEST']._serialized_start=2941
-  _globals['_WATCHUSAGEREQUEST']._serialized_end=2998
-  _globals['_WATCHUSAGERESPONSE']._serialized_start=3000
-  _globals['_WATCHUSAGERESPONSE']._serialized_end=3092
-  _globals['_BILLINGSERVICE']._serialized_start=3187
-  _globals['_BILLINGSERVICE']._serialized_end=4191
+  _globals['_LISTPRICESREQUEST']._serialized_start=1231
+  _globals['_LISTPRICESREQUEST']._serialized_end=1376
+  _globals['_LISTPRICESRESPONSE']._serialized_start=1378
+  _globals['_LISTPRICESRESPONSE']._serialized_end=1468
+  _globals['_CREATEQUOTEREQUEST']._serialized_start=1470
+  _globals['_CREATEQUOTEREQUEST']._serialized_end=1572
+  _globals['_GETQUOTEREQUEST']._serialized_start=1574
+  _globals['_GETQUOTEREQUEST']._serialized_end=1605
+  _globals['_LISTQUOTESREQUEST']._serialized_start=1607
+  _globals['_LISTQUOTESREQUEST']._serialized_end=1681
+  _globals['_LISTQUOTESRESPONSE']._serialized_start=1683
+  _globals['_LISTQUOTESRESPONSE']._serialized_end=1773
+  _globals['_GETBILLREQUEST']._serialized_start=1775
+  _globals['_GETBILLREQUEST']._serialized_end=1823
+  _globals['_LISTUSAGEREQUEST']._serialized_start=1825
+  _globals['_LISTUSAGEREQUEST']._serialized_end=1938
+  _globals['_POSTEDUSAGE']._serialized_start=1941
+  _globals['_POSTEDUSAGE']._serialized_end=2087
+  _globals['_LISTUSAGERESPONSE']._serialized_start=2089
+  _globals['_LISTUSAGERESPONSE']._serialized_end=2183
+  _globals['_EXPLAINLINEREQUEST']._serialized_start=2185
+  _globals['_EXPLAINLINEREQUEST']._serialized_end=2290
+  _globals['_LINEEVENT']._serialized_start=2293
+  _globals['_LINEEVENT']._serialized_end=2536
+  _globals['_EXPLAINLINERESPONSE']._serialized_start=2539
+  _globals['_EXPLAINLINERESPONSE']._serialized_end=2700
+  _globals['_RECONCILEREQUEST']._serialized_start=2702
+  _globals['_RECONCILEREQUEST']._serialized_end=2752
+  _globals['_DIFFERENCE']._serialized_start=2754
+  _globals['_DIFFERENCE']._serialized_end=2796
+  _globals['_RECONCILERESPONSE']._serialized_start=2799
+  _globals['_RECONCILERESPONSE']._serialized_end=2987
+  _globals['_WATCHUSAGEREQUEST']._serialized_start=2989
+  _globals['_WATCHUSAGEREQUEST']._serialized_end=3046
+  _globals['_WATCHUSAGERESPONSE']._serialized_start=3048
+  _globals['_WATCHUSAGERESPONSE']._serialized_end=3140
+  _globals['_BILLINGSERVICE']._serialized_start=3235
+  _globals['_BILLINGSERVICE']._serialized_end=4248
 # @@protoc_insertion_point(module_scope)

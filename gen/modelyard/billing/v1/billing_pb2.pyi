@@ -294,6 +294,7 @@ class ListPricesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     RESOURCE_FIELD_NUMBER: _builtins.int
     CURRENT_ONLY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most prices to return; 0 means 50, at most 1000."""
     page_token: _builtins.str
@@ -302,6 +303,8 @@ class ListPricesRequest(_message.Message):
     """Only prices of this resource; empty for all."""
     current_only: _builtins.bool
     """Only prices that are quoted now."""
+    kind: Global___OfferKind.ValueType
+    """Only prices of this kind; unspecified for all."""
     def __init__(
         self,
         *,
@@ -309,10 +312,11 @@ class ListPricesRequest(_message.Message):
         page_token: _builtins.str = ...,
         resource: _builtins.str = ...,
         current_only: _builtins.bool = ...,
+        kind: Global___OfferKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_only", b"current_only", "page_size", b"page_size", "page_token", b"page_token", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current_only", b"current_only", "kind", b"kind", "page_size", b"page_size", "page_token", b"page_token", "resource", b"resource"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

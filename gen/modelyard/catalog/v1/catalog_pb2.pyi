@@ -735,7 +735,9 @@ class ModelVersion(_message.Message):
     stage: Global___LifecycleStage.ValueType
     """Stage now."""
     etag: _builtins.str
-    """Changes with every change of the version's lifecycle."""
+    """Sequence of the version's newest event (`ce-sequence`), decimal: it grows with every change of the lifecycle, and
+    who holds a larger sequence holds newer facts.
+    """
     usability: Global___Usability.ValueType
     """What it takes to use it here, repeated from the model."""
     usability_detail: _builtins.str
@@ -951,7 +953,7 @@ Global___VerifiedConfiguration: _TypeAlias = VerifiedConfiguration  # noqa: Y015
 
 @_typing.final
 class InstanceType(_message.Message):
-    """A hardware shape that can be rented."""
+    """A hardware shape that can be rented. One whose shape no source states cannot be quoted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -966,7 +968,7 @@ class InstanceType(_message.Message):
     name: _builtins.str
     """`instanceTypes/{instance_type}`."""
     vcpus: _builtins.int
-    """Cores, >= 1."""
+    """Cores; 0 where no source states the shape."""
     memory_bytes: _builtins.int
     """Memory in bytes."""
     gpu_count: _builtins.int
@@ -979,7 +981,7 @@ class InstanceType(_message.Message):
     """Compute provider that offers it here: "local"; empty where none does."""
     @_builtins.property
     def source(self) -> Global___Source:
-        """Where the shape was taken from."""
+        """Where the shape, or else the name, was taken from."""
 
     def __init__(
         self,

@@ -60,6 +60,11 @@ async def instance_types_page(
     return list((await session.execute(query)).scalars())
 
 
+async def all_instance_types(session: AsyncSession) -> list[InstanceTypeRow]:
+    """Every instance type, by id; content files bound how many there are."""
+    return list((await session.execute(select(InstanceTypeRow).order_by(table(InstanceTypeRow).c.id))).scalars())
+
+
 async def instance_type(session: AsyncSession, type_id: str) -> InstanceTypeRow | None:
     """One instance type by its id."""
     query = select(InstanceTypeRow).where(table(InstanceTypeRow).c.id == type_id)

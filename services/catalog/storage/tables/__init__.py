@@ -1,6 +1,7 @@
 """The catalog's tables; one file a topic."""
 
 from services.catalog.storage.tables.base import CHASSIS, CatalogTable
+from services.catalog.storage.tables.governance import LicenseAcceptanceRow, PolicyRow
 from services.catalog.storage.tables.hardware import InstanceTypeRow
 from services.catalog.storage.tables.models import (
     CollectionRow,
@@ -16,9 +17,11 @@ __all__ = [
     "CatalogTable",
     "CollectionRow",
     "InstanceTypeRow",
+    "LicenseAcceptanceRow",
     "LicenseTextRow",
     "ModelRow",
     "ModelTextRow",
+    "PolicyRow",
     "PublisherRow",
     "VersionRow",
 ]

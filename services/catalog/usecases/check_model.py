@@ -1,0 +1,172 @@
+"""Ask everything that decides whether a project may quote and deploy a version, or an instance type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from services.catalog.domain.checks import (
+    Acceptance,
+    Candidate,
+    Finding,
+    Option,
+    check_candidate,
+    check_offered,
+    fitting,
+)
+from services.catalog.domain.errors import InstanceTypeNotFound, ModelNotFound
+from services.catalog.domain.fit import Needs, Shape
+from services.catalog.storage.queries import governance, pages
+from services.catalog.storage.queries import models as stored
+from services.catalog.storage.tables import InstanceTypeRow, ModelRow, VersionRow
+from services.catalog.usecases.lifecycle import dates_of, stage_of
+from services.catalog.usecases.policies import policed, policy_in_force
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A version and the model it is of."""
+
+    model: ModelRow
+    version: VersionRow
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found, and of what."""
+
+    findings: list[Finding]
+    named: Named | None
+    instance_type: InstanceTypeRow | None
+    # Ids of the types offered here on which the version fits; empty for serverless.
+    fitting: list[str]
+
+
+async def check_model(
+    session: AsyncSession,
+    now: datetime,
+    *,
+    project_uid: str,
+    project: str,
+    version_name: str,
+    instance_type: str,
+    option: Option | None,
+) -> Checked:
+    """Every question and its answer.
+
+    Args:
+        version_name: Resource name of a model, which means its newest version, or of a version; empty checks the type
+            alone.
+        instance_type: Id of the type; empty where none is named.
+
+    Raises:
+        ModelNotFound, InstanceTypeNotFound: the project sees none of that name.
+    """
+    row = await find_instance_type(session, instance_type) if instance_type else None
+    shape = None if row is None else shape_of(row)
+    if not version_name:
+        return Checked([] if shape is None else list(check_offered(shape)), None, row, [])
+    named = await find_version(session, version_name, project_uid)
+    found = candidate(named, now)
+    offered = [shape_of(one) for one in await pages.all_instance_types(session) if one.provider]
+    findings = check_candidate(
+        found,
+        project=project,
+        policy=await policy_in_force(session, project_uid),
+        acceptance=await _acceptance(session, project_uid, named.model.license_digest),
+        option=option,
+        shape=shape,
+        offered=offered,
+    )
+    return Checked(findings, named, row, [] if option is Option.SERVERLESS else fitting(found, offered))
+
+
+async def find_version(session: AsyncSession, name: str, project_uid: str = "") -> Named:
+    """The version that a resource name means.
+
+    Args:
+        name: Of a model, which means its newest version, or of a version, also `versions/latest`.
+        project_uid: Whose own models are seen besides everybody's.
+
+    Raises:
+        ModelNotFound: nobody, or only another project, has it.
+    """
+    model_name, _, version = name.partition("/versions/")
+    model = await stored.model(session, model_name)
+    if model is None or model.project_uid not in ("", project_uid):
+        raise ModelNotFound(
+            f"model {model_name!r} does not exist; `modelyard models` shows those that do", field="model_version"
+        )
+    row = await stored.version(session, name if version not in ("", "latest") else model.latest_version)
+    if row is None:
+        raise ModelNotFound(
+            f"version {name!r} does not exist; the newest one is {model.latest_version!r}", field="model_version"
+        )
+    return Named(model, row)
+
+
+async def find_instance_type(session: AsyncSession, type_id: str) -> InstanceTypeRow:
+    """An instance type by its id.
+
+    Raises:
+        InstanceTypeNotFound: there is none.
+    """
+    row = await pages.instance_type(session, type_id)
+    if row is None:
+        raise InstanceTypeNotFound(
+            f"instance type 'instanceTypes/{type_id}' does not exist; `modelyard instance-types` shows those that do",
+            field="instance_type",
+        )
+    return row
+
+
+def shape_of(row: InstanceTypeRow) -> Shape:
+    """What an instance type has."""
+    return Shape(row.id, row.vcpus, row.gpu_count, row.memory_bytes, row.disk_bytes, row.provider)
+
+
+def candidate(named: Named, now: datetime) -> Candidate:
+    """What is known of a version that somebody wants to deploy."""
+    model, version = named.model, named.version
+    return Candidate(
+        policed=policed(model, version.name),
+        latest_version=model.latest_version,
+        license_digest=model.license_digest,
+        acceptance_required=model.facts.get("acceptance_required", False),
+        withdrawn=model.withdrawn,
+        stage=stage_of(version, now),
+        dates=dates_of(version),
+        replacement=version.replacement,
+        deployment_options=tuple(model.facts.get("deployment_options", ())),
+        not_runnable=_why_not_runnable(model, version),
+        needs=needs_of(version),
+    )
+
+
+def needs_of(version: VersionRow) -> Needs:
+    """What an instance must have: what the engine here needs, and what the publisher states, whichever is more."""
+    stated = version.facts.get("inference_hardware") or {}
+    serving = version.serving or {}
+    published = Needs(
+        vcpus=stated.get("vcpus", 0),
+        gpus=stated.get("gpus", 0),
+        memory_bytes=stated.get("memory_bytes", 0),
+        disk_bytes=stated.get("disk_bytes", 0),
+        allowed=tuple(stated.get("allowed", ())),
+    )
+    return published.with_at_least(
+        Needs(vcpus=serving.get("min_vcpus", 0), memory_bytes=serving.get("min_memory_bytes", 0))
+    )
+
+
+def _why_not_runnable(model: ModelRow, version: VersionRow) -> str:
+    if model.usability != "RUNS_HERE":
+        return model.usability_detail or "it needs hardware or a credential that is not here"
+    return "" if version.artifacts or version.facts.get("provider") else "its files are not here"
+
+
+async def _acceptance(session: AsyncSession, project_uid: str, digest: str) -> Acceptance | None:
+    row = await governance.acceptance(session, project_uid, digest) if digest else None
+    return None if row is None else Acceptance(row.principal, row.accept_time)
