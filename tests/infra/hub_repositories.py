@@ -57,6 +57,7 @@ class Commit:
     """One state of a repository."""
 
     sha: str
+    time: str
     files: Mapping[str, HubFile]
 
 
@@ -85,7 +86,7 @@ class Repository:
         listing = "".join(f"{name} {file.git_oid}\n" for name, file in held.items())
         before = self.commits[-1].sha if self.commits else ""
         sha = hashlib.sha1(f"{self.id} {before}\n{listing}".encode(), usedforsecurity=False).hexdigest()
-        self.commits.append(Commit(sha, held))
+        self.commits.append(Commit(sha, f"2024-02-{len(self.commits) + 1:02}T03:04:05.000Z", held))
         return sha
 
     def at(self, revision: str) -> Commit | None:
@@ -119,7 +120,7 @@ def info(repository: Repository, commit: Commit, *, blobs: bool) -> dict[str, An
         "author": repository.id.partition("/")[0],
         "sha": commit.sha,
         "createdAt": _CREATED,
-        "lastModified": _CREATED,
+        "lastModified": commit.time,
         "private": repository.private,
         "gated": repository.gated,
         "disabled": repository.disabled,

@@ -102,3 +102,52 @@ class InstanceTypeNotQuotable(Problem):
 
     code = Code.FAILED_PRECONDITION
     reason = "INSTANCE_TYPE_NOT_QUOTABLE"
+
+
+class HubUnavailable(Problem):
+    """A hub is away or wants to be left alone."""
+
+    code = Code.UNAVAILABLE
+    reason = "HUB_UNAVAILABLE"
+
+
+class HubModelNotFound(Problem):
+    """The hub has no such model, revision or file."""
+
+    code = Code.NOT_FOUND
+    reason = "HUB_MODEL_NOT_FOUND"
+
+
+class HubModelGated(Problem):
+    """The hub gives the model's files only to accounts that were admitted."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "HUB_MODEL_GATED"
+
+
+class HubModelNotEligible(Problem):
+    """The model is at the hub and is not taken in."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "HUB_MODEL_NOT_ELIGIBLE"
+
+
+class HubContentChanged(Problem):
+    """A file at the hub is not the one that was described."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "HUB_CONTENT_CHANGED"
+
+
+class ModelOfOtherSource(Problem):
+    """Another source brought the model of this name, and that one alone changes it."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "MODEL_OF_OTHER_SOURCE"
+
+
+class HubCredentialUnusable(Problem):
+    """The token that a hub is to be shown cannot be read."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "HUB_CREDENTIAL_UNUSABLE"

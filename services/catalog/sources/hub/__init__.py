@@ -1,0 +1,1 @@
+"""A Hugging Face hub, or whatever speaks its API at another address."""

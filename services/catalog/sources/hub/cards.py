@@ -1,0 +1,151 @@
+"""Model cards: the front matter, the text, and the results in `model-index`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, RepoCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+SCORES_MAX = 2_000
+_SUMMARY_CHARACTERS_MAX = 300
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?%?")
+# Lines that are no sentence: headings, tables, quotes, lists, images, badges, HTML, code.
+_NO_SENTENCE = re.compile(r"^(?:[#>|<`*\-!]|\[!|---|===|\d+\.\s|$)")
+_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+
+
+class CardInvalid(Exception):
+    """A front matter that cannot be read; says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One published result, as its publisher reports it.
+
+    Attributes:
+        metric: Such as "acc_norm".
+        dataset: What people call it.
+        dataset_id: `ORG/NAME` at the hub, or what its publisher wrote.
+        split: Part of the dataset; empty where none is named.
+        shots: Examples shown in the prompt; None where it is not said.
+        source: Address that the result was taken from: the one its publisher names, else the card itself.
+    """
+
+    metric: str
+    dataset: str
+    dataset_id: str
+    split: str
+    shots: int | None
+    value: float
+    task: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A README.
+
+    Attributes:
+        data: Its front matter.
+        text: What follows it, as it came.
+        dropped: Results that were left out, by reason.
+    """
+
+    data: Mapping[str, Any]
+    text: str
+    scores: tuple[Score, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """The first sentence or two; empty where none stands among the first lines."""
+        for line in self.text.splitlines():
+            sentence = _LINK.sub(r"\1", line.strip()).replace("**", "").replace("`", "")
+            if _NO_SENTENCE.match(line.strip()) or len(sentence) < 20:
+                continue
+            if len(sentence) <= _SUMMARY_CHARACTERS_MAX:
+                return sentence
+            return sentence[:_SUMMARY_CHARACTERS_MAX].rpartition(" ")[0] + " …"
+        return ""
+
+
+def read_card(content: str, address: str) -> Card:
+    """The card in a README.
+
+    A result without a metric, a dataset or a number is left out and counted.
+
+    Args:
+        address: Of the README at its commit; the source of results that name no other.
+
+    Raises:
+        CardInvalid: the front matter is no YAML, or no mapping.
+    """
+    try:
+        card = RepoCard(content, ignore_metadata_errors=True)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as invalid:
+        raise CardInvalid(
+            f"the front matter of its card cannot be read: {str(invalid).splitlines()[0][:200]}"
+        ) from None
+    data = vars(card.data)
+    scores, dropped = _scores(data.get("model-index"), address)
+    return Card(data, card.text, scores, dropped)
+
+
+def _scores(index: Any, address: str) -> tuple[tuple[Score, ...], dict[str, int]]:
+    scores: list[Score] = []
+    dropped: Counter[str] = Counter()
+    for entry in index if isinstance(index, list) else []:
+        results = entry.get("results") if isinstance(entry, dict) else None
+        for result in results if isinstance(results, list) else []:
+            # One at a time: the library takes all of them or none.
+            try:
+                _, found = model_index_to_eval_results([{"name": "", "results": [result]}])
+            except (KeyError, TypeError, ValueError, AttributeError):
+                dropped["no metric or no dataset"] += 1
+                continue
+            for one in found:
+                score = _score(one, address)
+                if isinstance(score, str):
+                    dropped[score] += 1
+                elif len(scores) >= SCORES_MAX:
+                    dropped[f"more than {SCORES_MAX}"] += 1
+                else:
+                    scores.append(score)
+    return tuple(scores), dict(dropped)
+
+
+def _score(result: EvalResult, address: str) -> Score | str:
+    """A result, or why it is left out."""
+    value = _number(result.metric_value)
+    if not result.metric_type or not result.dataset_name:
+        return "no metric or no dataset"
+    if value is None:
+        return "no number"
+    arguments = result.dataset_args if isinstance(result.dataset_args, dict) else {}
+    shots = arguments.get("num_few_shot")
+    return Score(
+        metric=str(result.metric_type),
+        dataset=str(result.dataset_name),
+        dataset_id=str(result.dataset_type),
+        split=str(result.dataset_split or ""),
+        shots=shots if isinstance(shots, int) and not isinstance(shots, bool) else None,
+        value=value,
+        task=str(result.task_type),
+        source=str(result.source_url or address),
+    )
+
+
+def _number(value: Any) -> float | None:
+    """A finite number; also one that was written as text. A range or an error margin is no number."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        value = float(value.strip().rstrip("%"))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

