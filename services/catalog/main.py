@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from modelyard.catalog.v1 import catalog_pb2_grpc, code_samples_pb2_grpc, governance_pb2_grpc
+from modelyard.catalog.v1 import catalog_pb2_grpc, code_samples_pb2_grpc, governance_pb2_grpc, hub_pb2_grpc
 
 from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
 from chassis.bus import Bus
@@ -14,12 +14,17 @@ from chassis.database import open_database
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService, service_channel
 from chassis.rpc.client import token_from_file
+from chassis.secret_files import SecretFiles
 from chassis.service import ServiceContext
 from services.catalog.rpc.code_samples import CodeSampleServicer
 from services.catalog.rpc.governance import GovernanceServicer
+from services.catalog.rpc.hub import HubServicer
 from services.catalog.rpc.neighbours import Neighbours
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.settings import CatalogSettings
+from services.catalog.sources.hub.client import HubBounds
+from services.catalog.sources.hub.hub import HubLimits, HubSource
+from services.catalog.sources.hub.hubs import Hubs
 from services.catalog.storage.queries.models import newest_create_time
 from services.catalog.storage.tables import CHASSIS
 from services.catalog.usecases.lifecycle import watch_dates
@@ -63,6 +68,21 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
             governance,
         ),
     ]
+    hubs = Hubs(
+        SecretFiles(settings.source_keys_dir),
+        HubBounds(settings.hub_timeout_s, settings.hub_attempts_max, wait_s_max=settings.hub_wait_s_max),
+        HubLimits(
+            models_max=settings.hub_models_max,
+            card_bytes_max=settings.hub_card_bytes_max,
+            small_file_bytes_max=settings.hub_small_file_bytes_max,
+            head_bytes_max=settings.hub_head_bytes_max,
+            context_tokens_max=settings.hub_context_tokens_max,
+            slots=settings.hub_slots,
+        ),
+    )
+    default_hub = HubSource(endpoint=settings.hub_endpoint.rstrip("/"), credential=settings.hub_key_reference)
+    hub = HubServicer(database, clock, hubs.open(default_hub))
+    served.append(ServedService(f"{PACKAGE}.HubService", hub_pb2_grpc.add_HubServiceServicer_to_server, hub))
     verifier = TokenVerifier.from_settings(settings)
     server = RpcServer.from_settings(settings, served, AccessPolicy(verifier, directory))
     await server.start()
@@ -71,6 +91,7 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     async with asyncio.timeout(settings.stop_s_max):
         await server.stop(grace_s=settings.stop_s_max / 2)
         await context.close()
+        await hubs.close()
         for channel in (billing, deploy):
             await channel.close()
         await bus.close()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import AliasChoices, Field
 from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ServiceSettings
 from services.catalog.sources.content_files import SHIPPED
+from services.catalog.sources.hub.client import HubBounds
+from services.catalog.sources.hub.hub import HubLimits
 
 
 class CatalogSettings(ServiceSettings):
@@ -21,3 +24,26 @@ class CatalogSettings(ServiceSettings):
     lifecycle_check_s: float = 60.0
     # Entries in each list of a project's policy.
     policy_entries_max: int = 200
+
+    # Folder of credentials for sources, one a file, mode 0600.
+    source_keys_dir: Path | None = None
+    # Base URL of the hub that models are imported from one by one; without it HF_ENDPOINT, else Hugging Face's own.
+    hub_endpoint: str = Field(
+        default="https://huggingface.co", validation_alias=AliasChoices("MODELYARD_CATALOG_HUB_ENDPOINT", "HF_ENDPOINT")
+    )
+    # Name of its token in source_keys_dir; empty shows none.
+    hub_key_reference: str = ""
+    # One connection to a hub and one wait for its bytes, seconds; how often it is asked, and how long it is waited for
+    # where it wants to be left alone, seconds.
+    hub_timeout_s: float = HubBounds.timeout_s
+    hub_attempts_max: int = HubBounds.attempts_max
+    hub_wait_s_max: float = HubBounds.wait_s_max
+    # Models of one list of a hub.
+    hub_models_max: int = HubLimits.models_max
+    # A README or a configuration, a file that is read to have a digest, and the metadata of a GGUF file, bytes.
+    hub_card_bytes_max: int = HubLimits.card_bytes_max
+    hub_small_file_bytes_max: int = HubLimits.small_file_bytes_max
+    hub_head_bytes_max: int = HubLimits.head_bytes_max
+    # Longest input plus output that a text model of a hub is served with, tokens, and requests it decodes together.
+    hub_context_tokens_max: int = HubLimits.context_tokens_max
+    hub_slots: int = HubLimits.slots

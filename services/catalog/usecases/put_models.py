@@ -228,7 +228,7 @@ def _refusal(name: str, record: ModelRecord, known: dict[str, VersionRow], now: 
         stored = known.get(f"{name}/versions/{version.version}")
         if stored is None:
             continue
-        if stored.identity != identity_of(version):
+        if stored.identity != identity_of(version) and not _completes(stored, version):
             return Refusal(
                 name,
                 "versions",
@@ -246,9 +246,22 @@ def _refusal(name: str, record: ModelRecord, known: dict[str, VersionRow], now: 
     return None
 
 
+def _completes(row: VersionRow, version: VersionRecord) -> bool:
+    """Whether a version that could not be deployed is now known in full: nobody holds another form of it.
+
+    So are those behind a gate once it opens, and those that a newer release has an engine for.
+    """
+    if row.serving is not None or version.provider is not None or version.origin is not None:
+        return False
+    files = [(file["name"], file["sha256"], file["size_bytes"]) for file in row.artifacts]
+    same_files = files == [(file["name"], file["sha256"], file["size_bytes"]) for file in _artifacts(version)]
+    return not files or same_files
+
+
 def _change_version(uow: UnitOfWork, row: VersionRow, version: VersionRecord, now: datetime) -> None:
     facts = msgspec.to_builtins(version)
     # Only where the files lie may change: a wheel that was reinstalled elsewhere holds the same bytes.
+    row.identity = identity_of(version)
     row.artifacts = _artifacts(version)
     row.serving = version.serving
     row.position = version.position

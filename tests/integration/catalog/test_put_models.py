@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import select
 
 from chassis.database import Database
-from services.catalog.domain.records import License, ModelRecord, Source, VersionRecord
+from services.catalog.domain.records import ArtifactRecord, License, ModelRecord, Source, VersionRecord
 from services.catalog.main import MIGRATIONS
 from services.catalog.storage.tables import CHASSIS, ModelRow
 from services.catalog.usecases.put_models import PutResult, put_models
@@ -87,6 +87,28 @@ async def test_a_version_that_its_publisher_rewrote_is_refused(make_database: Da
     rewritten = named("talker", versions=(VersionRecord(version="2", position=2, origin={"path": "./other"}),))
     (refusal,) = (await put(database, rewritten)).refused
     assert "publishers/acme/models/talker/versions/2" in refusal.reason
+
+
+FILE = ArtifactRecord(name="model.gguf", sha256="a" * 64, size_bytes=1, uri="hub:x")
+SERVED = VersionRecord(version="2", position=2, artifacts=(FILE,), serving={"engine": "llamacpp", "min_vcpus": 1})
+
+
+async def test_a_version_that_could_not_be_deployed_may_become_complete(make_database: DatabaseFactory) -> None:
+    """Its gate was opened, or a newer release has an engine for it; from then on it is immutable."""
+    database = await make_database(CHASSIS, MIGRATIONS)
+    await put(database, RECORD)
+    assert (await put(database, named("talker", versions=(SERVED,)))).changed == ["publishers/acme/models/talker"]
+    assert (await put(database, named("talker", versions=(SERVED,)))).unchanged == ["publishers/acme/models/talker"]
+    (refusal,) = (await put(database, RECORD)).refused
+    assert "immutable" in refusal.reason
+
+
+async def test_its_files_stay_those_that_were_listed(make_database: DatabaseFactory) -> None:
+    database = await make_database(CHASSIS, MIGRATIONS)
+    other = msgspec.structs.replace(FILE, sha256="b" * 64)
+    await put(database, named("talker", versions=(VersionRecord(version="2", position=2, artifacts=(other,)),)))
+    (refusal,) = (await put(database, named("talker", versions=(SERVED,)))).refused
+    assert "immutable" in refusal.reason
 
 
 async def test_a_licence_is_stored_once(make_database: DatabaseFactory) -> None:
