@@ -21,6 +21,7 @@ from cli.commands import (
     deployments,
     discover,
     events,
+    imports,  # noqa: F401 - adds `import` and `export` to the catalog group
     platform,
     prices,
     samples,

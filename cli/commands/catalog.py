@@ -56,8 +56,9 @@ def lint(
 @catalog.command()
 def schema(
     file: Annotated[ContentFile, typer.Argument(help="Which kind of content file.")] = ContentFile.MODELS,
+    as_json: Json = False,
 ) -> None:
-    """Print the JSON Schema of a kind of content file, for editors that check while one types."""
+    """Print the JSON Schema of a kind of content file, for editors that check while one types; JSON in any case."""
     from services.catalog.sources.content import Collections, InstanceTypes, Models
 
     forms: dict[ContentFile, type[BaseModel]] = {

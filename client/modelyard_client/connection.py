@@ -11,7 +11,13 @@ from typing import Any
 
 import grpc
 from modelyard.billing.v1 import billing_pb2_grpc
-from modelyard.catalog.v1 import catalog_pb2_grpc, code_samples_pb2_grpc, governance_pb2_grpc, hub_pb2_grpc
+from modelyard.catalog.v1 import (
+    catalog_pb2_grpc,
+    code_samples_pb2_grpc,
+    governance_pb2_grpc,
+    hub_pb2_grpc,
+    imports_pb2_grpc,
+)
 from modelyard.deploy.v1 import deploy_pb2_grpc
 from modelyard.events.v1 import dead_letters_pb2_grpc
 from modelyard.inference.v1 import inference_pb2_grpc, operations_pb2_grpc, trials_pb2_grpc
@@ -76,6 +82,7 @@ class Modelyard:
         self.code_samples = code_samples_pb2_grpc.CodeSampleServiceStub(catalog)
         self.governance = governance_pb2_grpc.GovernanceServiceStub(catalog)
         self.hub = hub_pb2_grpc.HubServiceStub(catalog)
+        self.imports = imports_pb2_grpc.ImportServiceStub(catalog)
         self.deploy = deploy_pb2_grpc.DeployServiceStub(deploy)
         self.projects = deploy_pb2_grpc.ProjectServiceStub(deploy)
         self.billing = billing_pb2_grpc.BillingServiceStub(billing)

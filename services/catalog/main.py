@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from modelyard.catalog.v1 import catalog_pb2_grpc, code_samples_pb2_grpc, governance_pb2_grpc, hub_pb2_grpc
+from modelyard.catalog.v1 import (
+    catalog_pb2_grpc,
+    code_samples_pb2_grpc,
+    governance_pb2_grpc,
+    hub_pb2_grpc,
+    imports_pb2_grpc,
+)
 
 from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
 from chassis.bus import Bus
@@ -19,6 +25,7 @@ from chassis.service import ServiceContext
 from services.catalog.rpc.code_samples import CodeSampleServicer
 from services.catalog.rpc.governance import GovernanceServicer
 from services.catalog.rpc.hub import HubServicer
+from services.catalog.rpc.imports import ImportServicer
 from services.catalog.rpc.neighbours import Neighbours
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.settings import CatalogSettings
@@ -66,6 +73,11 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
             f"{PACKAGE}.GovernanceService",
             governance_pb2_grpc.add_GovernanceServiceServicer_to_server,
             governance,
+        ),
+        ServedService(
+            f"{PACKAGE}.ImportService",
+            imports_pb2_grpc.add_ImportServiceServicer_to_server,
+            ImportServicer(database, clock, settings),
         ),
     ]
     hubs = Hubs(

@@ -47,3 +47,8 @@ class CatalogSettings(ServiceSettings):
     # Longest input plus output that a text model of a hub is served with, tokens, and requests it decodes together.
     hub_context_tokens_max: int = HubLimits.context_tokens_max
     hub_slots: int = HubLimits.slots
+    # Assets in one import call, their size in bytes, the length of each of their texts, and how deep their JSON nests.
+    import_assets_max: int = 1000
+    import_asset_bytes_max: int = 2 * 1024 * 1024
+    import_card_characters_max: int = 256 * 1024
+    import_depth_max: int = 16

@@ -20,7 +20,7 @@ class Source(Struct, frozen=True):
     """Where a fact was read, and when."""
 
     location: str
-    # `YYYY-MM-DD`.
+    # `YYYY-MM-DD`; empty means the day of the model's last change here.
     date: str
 
 
@@ -113,7 +113,7 @@ class VersionRecord(Struct, frozen=True):
     inference_hardware: Hardware | None = None
     fine_tune_hardware: Hardware | None = None
     verified: tuple[VerifiedConfiguration, ...] = ()
-    # The record as its publisher wrote it, for those who want it back; None where there is none.
+    # The record as its publisher wrote it, card included, for those who want it back; None where there is none.
     origin: dict[str, Any] | None = None
 
 
@@ -162,6 +162,8 @@ class ModelRecord(Struct, frozen=True):
     # `ORG/NAME` at the hub.
     hub_id: str = ""
     featured: bool = False
+    # Its publisher keeps it for those who have it: no new deployments.
+    archived: bool = False
     support: Support = Support()
     samples: tuple[Sample, ...] = ()
 

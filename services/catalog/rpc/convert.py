@@ -77,7 +77,12 @@ def model_to_proto(row: ModelRow, version: VersionRow | None, now: datetime) -> 
         usability=catalog_pb2.Usability.Value(f"USABILITY_{row.usability}"),
         usability_detail=row.usability_detail,
         latest_version=row.latest_version,
-        sources=[catalog_pb2.Source(**source) for source in facts["sources"]],
+        sources=[
+            catalog_pb2.Source(
+                location=source["location"], date=source.get("date") or row.update_time.date().isoformat()
+            )
+            for source in facts["sources"]
+        ],
         etag=row.digest[:16],
         create_time=timestamp(row.create_time),
         update_time=timestamp(row.update_time),

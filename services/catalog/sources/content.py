@@ -55,7 +55,7 @@ class Sample(_Strict):
 class Collection(_Strict):
     id: Id
     display_name: str
-    kind: Literal["CURATED", "PROVIDER", "HUB"]
+    kind: Literal["CURATED", "PROVIDER", "HUB", "IMPORTED"]
     description: str
     # Of its models that name none themselves.
     support: Support = Support()

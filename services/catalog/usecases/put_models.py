@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -15,12 +16,20 @@ from chassis.database import Database, UnitOfWork
 from chassis.ids import new_uid
 from services.catalog.domain.lifecycle import Dates, Stage, stage_at
 from services.catalog.domain.names import MODEL
-from services.catalog.domain.records import Lifecycle, ModelRecord, VersionRecord, digest_of, identity_of
+from services.catalog.domain.records import (
+    Lifecycle,
+    ModelRecord,
+    Struct,
+    VersionRecord,
+    digest_of,
+    identity_of,
+)
+from services.catalog.domain.replacements import replacement_cycles
 from services.catalog.events.published import version_published
 from services.catalog.storage.queries.models import models as stored_models
-from services.catalog.storage.queries.models import newest_change, versions
+from services.catalog.storage.queries.models import newest_change, replacements, texts_of, versions
 from services.catalog.storage.queries.pages import table, take_turns
-from services.catalog.storage.tables import LicenseTextRow, ModelRow, ModelTextRow, VersionRow
+from services.catalog.storage.tables import LicenseTextRow, ModelRow, ModelTextRow, VersionOriginRow, VersionRow
 from services.catalog.usecases.lifecycle import announce, stage_of
 
 # Kept in columns, in rows of their own, or not at all.
@@ -37,7 +46,11 @@ _NOT_FACTS = {
     "evaluation",
     "versions",
 }
-_NOT_VERSION_FACTS = {"version", "position", "artifacts", "serving", "lifecycle"}
+_NOT_VERSION_FACTS = {"version", "position", "artifacts", "serving", "lifecycle", "origin"}
+_DEFLATE_FAST = 1
+_encode = msgspec.json.Encoder().encode
+# A chain of replacements is followed this far.
+_REPLACEMENTS_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,18 @@ class PutResult:
     changed: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
+    # Names of the versions that were added or changed.
+    versions: set[str] = field(default_factory=set)
     version_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is stored of the models of one batch."""
+
+    models: dict[str, ModelRow]
+    texts: dict[str, ModelTextRow]
+    versions: dict[str, VersionRow]
 
 
 async def put_models(
@@ -73,13 +97,12 @@ async def put_models(
     """
     await take_turns(uow, database)
     names = {MODEL.format(publisher=record.publisher, model=record.model): record for record in records}
-    known = await stored_models(uow.session, list(names))
+    rows = await stored_models(uow.session, list(names))
     result = PutResult()
-    batch = _Batch(now, source, await newest_change(uow.session))
-    to_put: list[tuple[str, ModelRecord, ModelRow | None, str]] = []
+    to_put: dict[str, tuple[ModelRecord, str]] = {}
     for name, record in names.items():
-        row, digest = known.get(name), digest_of(record)
-        if row is not None and row.digest == digest and not row.withdrawn:
+        row, digest = rows.get(name), digest_of(record)
+        if row is not None and row.digest == digest and row.withdrawn == record.archived:
             result.unchanged.append(name)
         elif row is not None and row.source != source:
             result.refused.append(
@@ -88,70 +111,123 @@ async def put_models(
                 )
             )
         else:
-            to_put.append((name, record, row, digest))
-    version_names = [
-        f"{name}/versions/{version.version}" for name, record, _, _ in to_put for version in record.versions
-    ]
-    known_versions = await versions(uow.session, version_names)
-    newest = await versions(uow.session, [row.latest_version for _, _, row, _ in to_put if row is not None])
-    for name, record, row, digest in to_put:
-        refusal = _refusal(name, record, known_versions, now)
+            to_put[name] = (record, digest)
+    known = await _load(uow, rows, to_put)
+    circles = await _circles(uow, {name: record for name, (record, _) in to_put.items()})
+    batch = _Batch(now, source, await newest_change(uow.session), known)
+    for name, (record, digest) in to_put.items():
+        refusal = circles.get(name) or _refusal(name, record, known.versions, now)
         if refusal is not None:
             result.refused.append(refusal)
-            continue
-        before = newest[row.latest_version] if row is not None else None
-        batch.put(uow, name, record, row, before, digest, known_versions)
-        (result.added if row is None else result.changed).append(name)
+        elif not batch.put(uow, name, record, digest):
+            result.unchanged.append(name)
+        else:
+            (result.changed if name in rows else result.added).append(name)
+    result.versions = batch.version_names
     result.version_count = len(batch.versions)
     await batch.write(uow, database)
     return result
 
 
+async def _load(uow: UnitOfWork, rows: dict[str, ModelRow], to_put: dict[str, tuple[ModelRecord, str]]) -> _Known:
+    version_names = [
+        f"{name}/versions/{one.version}" for name, (record, _) in to_put.items() for one in record.versions
+    ]
+    stored = [rows[name] for name in to_put if name in rows]
+    return _Known(
+        models=rows,
+        texts=await texts_of(uow.session, [row.name for row in stored]),
+        versions=await versions(uow.session, [*version_names, *(row.latest_version for row in stored)]),
+    )
+
+
+async def _circles(uow: UnitOfWork, records: dict[str, ModelRecord]) -> dict[str, Refusal]:
+    """Refusals of records that would send those who follow their replacement in a circle."""
+    replaced_by = {name: by for name, record in records.items() if (by := record.versions[-1].lifecycle.replacement)}
+    unknown = set(replaced_by.values()) - set(records)
+    for _ in range(_REPLACEMENTS_MAX):
+        if not unknown:
+            break
+        found = await replacements(uow.session, sorted(unknown))
+        replaced_by |= found
+        unknown = set(found.values()) - set(replaced_by) - set(records)
+    return {
+        name: Refusal(name, "lifecycle.replacement", f"replacements go in a circle: {' → '.join(circle)}")
+        for circle in replacement_cycles(replaced_by)
+        for name in circle
+    }
+
+
 class _Batch:
     """Rows to be written together."""
 
-    def __init__(self, now: datetime, source: str, change_sequence: int) -> None:
+    def __init__(self, now: datetime, source: str, change_sequence: int, known: _Known) -> None:
         self._now = now
         self._source = source
         self._change_sequence = change_sequence
+        self._known = known
         self.models: list[dict[str, Any]] = []
         self.texts: list[dict[str, Any]] = []
         self.licenses: dict[str, str] = {}
         self.versions: list[dict[str, Any]] = []
+        self.origins: list[dict[str, Any]] = []
+        self.version_names: set[str] = set()
 
-    def put(
-        self,
-        uow: UnitOfWork,
-        name: str,
-        record: ModelRecord,
-        row: ModelRow | None,
-        newest: VersionRow | None,
-        digest: str,
-        known: dict[str, VersionRow],
-    ) -> None:
-        last = record.versions[-1]
-        self._change_sequence += 1
-        if row is None or newest is None or last.position >= newest.position:
-            self._put_model(uow, name, record, row, digest)
+    def put(self, uow: UnitOfWork, name: str, record: ModelRecord, digest: str) -> bool:
+        """Collect a record; False where what is stored says the same, though in other versions at once."""
+        row, sequence = self._known.models.get(name), self._change_sequence + 1
+        changed = self._put_versions(uow, name, record)
+        if row is None:
+            self._add_model(name, record, digest, sequence)
         else:
-            row.change_sequence = self._change_sequence
+            if self._is_newest(row, record):
+                changed |= self._change_model(row, name, record, digest)
+            if not changed:
+                return False
+            row.change_sequence = sequence
             uow.session.add(row)
-        for version in record.versions:
-            version_name = f"{name}/versions/{version.version}"
-            stored = known.get(version_name)
-            if stored is None:
-                self._add_version(uow, name, version_name, version)
-            else:
-                _change_version(uow, stored, version, self._now)
+        self._change_sequence = sequence
+        return True
 
-    def _put_model(self, uow: UnitOfWork, name: str, record: ModelRecord, row: ModelRow | None, digest: str) -> None:
-        facts = msgspec.to_builtins(record)
+    def _is_newest(self, row: ModelRow, record: ModelRecord) -> bool:
+        newest = self._known.versions.get(row.latest_version)
+        return newest is None or record.versions[-1].position >= newest.position
+
+    def _add_model(self, name: str, record: ModelRecord, digest: str, sequence: int) -> None:
+        self.models.append(
+            {
+                "name": name,
+                "uid": new_uid(),
+                "source": self._source,
+                "project_uid": "",
+                "digest": digest,
+                "change_sequence": sequence,
+                "create_time": self._now,
+                "update_time": self._now,
+                **self._model_values(name, record),
+            }
+        )
+        self.texts.append({"model": name, **_texts(record)})
+
+    def _change_model(self, row: ModelRow, name: str, record: ModelRecord, digest: str) -> bool:
+        values, texts = self._model_values(name, record), _texts(record)
+        stored = self._known.texts.get(name)
+        same_texts = stored is not None and all(getattr(stored, column) == text for column, text in texts.items())
+        if same_texts and all(getattr(row, column) == value for column, value in values.items()):
+            return False
+        for column, value in {**values, "digest": digest, "update_time": self._now}.items():
+            setattr(row, column, value)
+        self.texts.append({"model": name, **texts})
+        return True
+
+    def _model_values(self, name: str, record: ModelRecord) -> dict[str, Any]:
+        """What a source says of a model, as columns."""
         text = record.license.text
         license_digest = hashlib.sha256(text.encode()).hexdigest() if text else ""
         if text:
             self.licenses[license_digest] = text
-        values: dict[str, Any] = {
-            "source": self._source,
+        facts = _facts(msgspec.structs.replace(record, versions=(), card="", notes="", evaluation=""), _NOT_FACTS)
+        return {
             "publisher": record.publisher,
             "collection": record.collection,
             "display_name": record.display_name,
@@ -159,26 +235,25 @@ class _Batch:
             "license_digest": license_digest,
             "usability": record.usability,
             "usability_detail": record.usability_detail,
-            "facts": {key: value for key, value in facts.items() if key not in _NOT_FACTS}
+            "facts": facts
             | {"license_url": record.license.url, "acceptance_required": record.license.acceptance_required},
             "latest_version": f"{name}/versions/{record.versions[-1].version}",
-            "withdrawn": False,
-            "digest": digest,
-            "change_sequence": self._change_sequence,
-            "update_time": self._now,
+            "withdrawn": record.archived,
         }
-        texts = {"card": record.card, "notes": record.notes, "evaluation": record.evaluation}
-        if row is None:
-            self.models.append({"name": name, "uid": new_uid(), "project_uid": "", "create_time": self._now, **values})
-        else:
-            for column, value in values.items():
-                setattr(row, column, value)
-            uow.session.add(row)
-        self.texts.append({"model": name, **texts})
+
+    def _put_versions(self, uow: UnitOfWork, name: str, record: ModelRecord) -> bool:
+        before = len(self.version_names)
+        for version in record.versions:
+            version_name = f"{name}/versions/{version.version}"
+            stored = self._known.versions.get(version_name)
+            if stored is None:
+                self._add_version(uow, name, version_name, version)
+            elif not _change_version(uow, stored, version, self._now):
+                continue
+            self.version_names.add(version_name)
+        return len(self.version_names) > before
 
     def _add_version(self, uow: UnitOfWork, model: str, name: str, version: VersionRecord) -> None:
-        days = _days(version.lifecycle)
-        facts = msgspec.to_builtins(version)
         uid = new_uid()
         stage = int(_stage(version.lifecycle, self._now))
         self.versions.append(
@@ -186,17 +261,16 @@ class _Batch:
                 "name": name,
                 "uid": uid,
                 "model": model,
-                "position": version.position,
                 "identity": identity_of(version),
-                "artifacts": _artifacts(version),
-                "serving": version.serving,
-                "facts": {key: value for key, value in facts.items() if key not in _NOT_VERSION_FACTS},
                 "stage": stage,
                 "event_sequence": 1,
                 "create_time": self._now,
-                **days,
+                **_version_values(version),
+                **_days(version.lifecycle),
             }
         )
+        if version.origin is not None:
+            self.origins.append({"version": name, "document": zlib.compress(_encode(version.origin), _DEFLATE_FAST)})
         uow.emit(version_published(name, uid, stage, 1, self._now))
 
     async def write(self, uow: UnitOfWork, database: Database) -> None:
@@ -205,12 +279,15 @@ class _Batch:
             texts = table(LicenseTextRow)
             rows = [{"digest": digest, "text": text} for digest, text in self.licenses.items()]
             await database.insert_ignoring(uow, texts, rows, returning=[texts.c.digest])
-        if self.models:
-            await uow.session.execute(insert(table(ModelRow)), self.models)
         if self.texts:
             await _replace_texts(uow, database, self.texts)
-        if self.versions:
-            await uow.session.execute(insert(table(VersionRow)), self.versions)
+        for row_class, rows in (
+            (ModelRow, self.models),
+            (VersionRow, self.versions),
+            (VersionOriginRow, self.origins),
+        ):
+            if rows:
+                await uow.session.execute(insert(table(row_class)), rows)
 
 
 async def _replace_texts(uow: UnitOfWork, database: Database, rows: list[dict[str, Any]]) -> None:
@@ -258,20 +335,40 @@ def _completes(row: VersionRow, version: VersionRecord) -> bool:
     return not files or same_files
 
 
-def _change_version(uow: UnitOfWork, row: VersionRow, version: VersionRecord, now: datetime) -> None:
-    facts = msgspec.to_builtins(version)
+def _change_version(uow: UnitOfWork, row: VersionRow, version: VersionRecord, now: datetime) -> bool:
+    """Bring a stored version in line; False where it is."""
     # Only where the files lie may change: a wheel that was reinstalled elsewhere holds the same bytes.
-    row.identity = identity_of(version)
-    row.artifacts = _artifacts(version)
-    row.serving = version.serving
-    row.position = version.position
-    row.facts = {key: value for key, value in facts.items() if key not in _NOT_VERSION_FACTS}
+    values = {**_version_values(version), "identity": identity_of(version)}
     days = _days(version.lifecycle)
-    if days != _stored_days(row):
-        for column, value in days.items():
-            setattr(row, column, value)
+    new_days = days != _stored_days(row)
+    if not new_days and all(getattr(row, column) == value for column, value in values.items()):
+        return False
+    for column, value in {**values, **days}.items():
+        setattr(row, column, value)
+    if new_days:
         announce(uow, row, _stage(version.lifecycle, now), now)
     uow.session.add(row)
+    return True
+
+
+def _version_values(version: VersionRecord) -> dict[str, Any]:
+    """What a source may say anew of a version, as columns; its dates have columns of their own."""
+    return {
+        "position": version.position,
+        "artifacts": _artifacts(version),
+        "serving": version.serving,
+        "facts": _facts(msgspec.structs.replace(version, origin=None), _NOT_VERSION_FACTS),
+    }
+
+
+def _texts(record: ModelRecord) -> dict[str, str]:
+    return {"card": record.card, "notes": record.notes, "evaluation": record.evaluation}
+
+
+def _facts(record: Struct, left_out: set[str]) -> dict[str, Any]:
+    """A record as JSON gives it back, so that it can be compared with what is stored."""
+    facts: dict[str, Any] = msgspec.json.decode(_encode(record))
+    return {key: value for key, value in facts.items() if key not in left_out}
 
 
 def _artifacts(version: VersionRecord) -> list[dict[str, Any]]:

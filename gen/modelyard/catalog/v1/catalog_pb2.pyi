@@ -35,6 +35,8 @@ class _CollectionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Collec
     """Served by an external provider; no weights here."""
     COLLECTION_KIND_HUB: _CollectionKind.ValueType  # 3
     """Community models; weights are pulled from the hub at deploy."""
+    COLLECTION_KIND_IMPORTED: _CollectionKind.ValueType  # 4
+    """Taken over from somebody else's catalog as published; its publishers answer for it."""
 
 class CollectionKind(_CollectionKind, metaclass=_CollectionKindEnumTypeWrapper):
     """How a model got into the catalog, and who answers for it."""
@@ -47,6 +49,8 @@ COLLECTION_KIND_PROVIDER: CollectionKind.ValueType  # 2
 """Served by an external provider; no weights here."""
 COLLECTION_KIND_HUB: CollectionKind.ValueType  # 3
 """Community models; weights are pulled from the hub at deploy."""
+COLLECTION_KIND_IMPORTED: CollectionKind.ValueType  # 4
+"""Taken over from somebody else's catalog as published; its publishers answer for it."""
 Global___CollectionKind: _TypeAlias = CollectionKind  # noqa: Y015
 
 class _DeploymentOption:
@@ -471,7 +475,7 @@ class Model(_message.Message):
     source: _builtins.str
     """Where it came from: "content", "import", or the id of a source."""
     withdrawn: _builtins.bool
-    """It left its source: listed for those who have it, closed to new deployments."""
+    """It left its source, or its publisher archived it: listed for those who have it, closed to new deployments."""
     @_builtins.property
     def license(self) -> Global___License:
         """Its licence; List leaves `text` empty."""

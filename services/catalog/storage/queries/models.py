@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.catalog.domain.lifecycle import Stage
 from services.catalog.storage.queries.pages import table
-from services.catalog.storage.tables import LicenseTextRow, ModelRow, ModelTextRow, VersionRow
+from services.catalog.storage.tables import LicenseTextRow, ModelRow, ModelTextRow, VersionOriginRow, VersionRow
 
 _MODEL, _VERSION = table(ModelRow), table(VersionRow)
 # Names in one statement; databases bound the parameters of one.
@@ -37,6 +37,28 @@ async def text_of(session: AsyncSession, name: str) -> ModelTextRow | None:
     return (await session.execute(query)).scalar_one_or_none()
 
 
+async def texts_of(session: AsyncSession, names: Sequence[str]) -> dict[str, ModelTextRow]:
+    """The long texts of models, by model."""
+    found: dict[str, ModelTextRow] = {}
+    for part in _parts(names):
+        rows = (await session.execute(select(ModelTextRow).where(table(ModelTextRow).c.model.in_(part)))).scalars()
+        found |= {row.model: row for row in rows}
+    return found
+
+
+async def replacements(session: AsyncSession, names: Sequence[str]) -> dict[str, str]:
+    """The model that the newest version of each of these models names to move to; those that name none are left out."""
+    found: dict[str, str] = {}
+    for part in _parts(names):
+        query = (
+            select(_MODEL.c.name, _VERSION.c.replacement)
+            .join(_VERSION, _VERSION.c.name == _MODEL.c.latest_version)
+            .where(_MODEL.c.name.in_(part), _VERSION.c.replacement != "")
+        )
+        found |= {row.name: row.replacement for row in await session.execute(query)}
+    return found
+
+
 async def license_text(session: AsyncSession, digest: str) -> str:
     """The text of a licence by its digest; empty where it is not shipped."""
     if not digest:
@@ -57,6 +79,22 @@ async def versions(session: AsyncSession, names: Sequence[str]) -> dict[str, Ver
         rows = (await session.execute(select(VersionRow).where(_VERSION.c.name.in_(part)))).scalars()
         found |= {row.name: row for row in rows}
     return found
+
+
+async def origins_page(session: AsyncSession, model_name: str, after: str, limit: int) -> list[VersionOriginRow]:
+    """Versions as their publishers wrote them, by version name, after one; of one model, or of all that everybody sees."""
+    origins = table(VersionOriginRow)
+    query = (
+        select(VersionOriginRow)
+        .join(_VERSION, _VERSION.c.name == origins.c.version)
+        .join(_MODEL, _MODEL.c.name == _VERSION.c.model)
+        .where(origins.c.version > after, _MODEL.c.project_uid == "")
+        .order_by(origins.c.version)
+        .limit(limit)
+    )
+    if model_name:
+        query = query.where(_VERSION.c.model == model_name)
+    return list((await session.execute(query)).scalars())
 
 
 async def versions_page(session: AsyncSession, model_name: str, before: int, limit: int) -> list[VersionRow]:

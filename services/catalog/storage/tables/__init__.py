@@ -9,6 +9,7 @@ from services.catalog.storage.tables.models import (
     ModelRow,
     ModelTextRow,
     PublisherRow,
+    VersionOriginRow,
     VersionRow,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "ModelTextRow",
     "PolicyRow",
     "PublisherRow",
+    "VersionOriginRow",
     "VersionRow",
 ]

@@ -52,7 +52,7 @@ class ModelRow(CatalogTable, table=True):
     # The rest of what its source says: `ModelRecord` without its versions and long texts.
     facts: dict[str, Any] = Field(sa_type=JSON)
     latest_version: str
-    # It left its source: listed for those who have it, closed to new deployments.
+    # It left its source, or its publisher archived it: listed for those who have it, closed to new deployments.
     withdrawn: bool
     # Digest of all its source says, versions included.
     digest: str
@@ -93,7 +93,7 @@ class VersionRow(CatalogTable, table=True):
     identity: str
     artifacts: list[dict[str, Any]] = Field(sa_type=JSON)
     serving: dict[str, Any] | None = Field(sa_type=JSON)
-    # The rest of what its source says of it: `VersionRecord` without what has a column.
+    # The rest of what its source says of it: `VersionRecord` without what has a column or a row of its own.
     facts: dict[str, Any] = Field(sa_type=JSON)
     preview: bool
     # Days as `YYYY-MM-DD`, empty where none is set.
@@ -109,3 +109,12 @@ class VersionRow(CatalogTable, table=True):
     # Counts the version's events.
     event_sequence: int
     create_time: datetime = Field(sa_type=UtcTime)
+
+
+class VersionOriginRow(CatalogTable, table=True):
+    """A version as its publisher wrote it, to be given back; beside the version, so that nothing else reads it."""
+
+    __tablename__ = "version_origin"
+    version: str = Field(primary_key=True)
+    # JSON, deflated by zlib.
+    document: bytes

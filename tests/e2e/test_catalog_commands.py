@@ -1,0 +1,43 @@
+"""What operators do with the catalog, by the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.infra.up import Up
+from tests.integration.catalog.assets import an_asset
+
+
+def write_folder(folder: Path, assets: dict[str, dict[str, Any]]) -> None:
+    for name, asset in assets.items():
+        (folder / name).mkdir(parents=True)
+        spec = {key: value for key, value in asset.items() if not key.startswith("_")}
+        (folder / name / "spec.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+        (folder / name / "description.md").write_text(asset["_description_md"])
+
+
+def test_assets_are_imported_once_and_exported_again(up: Up, tmp_path: Path) -> None:
+    """From a folder or from what was exported; what is wrong is told by file, field and reason."""
+    good = {name: an_asset(name=f"e2e-{name}", _path=name) for name in ("a", "b")}
+    write_folder(tmp_path / "assets", {**good, "c": an_asset(version="new"), "d": an_asset()})
+    with (tmp_path / "assets" / "d" / "description.md").open("wb") as card:
+        card.truncate(50 * 1024 * 1024)
+    folder = str(tmp_path / "assets")
+    told = json.loads(up.run("catalog", "import", "azureml-assets", folder, "--json", status=1).stdout)
+    assert (told["imported"], told["unchanged"]) == (2, 0)
+    assert [(one["path"], one["field"]) for one in told["failed"]] == [
+        ("d/description.md", "_description_md"),
+        ("c/spec.yaml", "version"),
+    ]
+    exported = up.run("catalog", "export").stdout
+    assert [json.loads(line) for line in exported.splitlines()] == list(good.values())
+    lines = tmp_path / "exported.jsonl"
+    lines.write_text(exported)
+    again = up.json("catalog", "import", "azureml-assets", str(lines))
+    assert again == {"imported": 0, "unchanged": 2, "failed": []}
+    shown = up.json("models", "show", "e2e-a")["model"]
+    assert (shown["card"], shown["source"]) == (good["a"]["_description_md"], "import")
