@@ -180,11 +180,13 @@ class _Batch:
         if row is None:
             self._add_model(name, record, digest, sequence)
         else:
-            if self._is_newest(row, record):
-                changed |= self._change_model(row, name, record, digest)
+            newest = self._is_newest(row, record)
+            changed |= newest and self._change_model(row, name, record)
             if not changed:
                 return False
-            row.change_sequence = sequence
+            # Of an older version the digest would be that of a model which is not stored.
+            row.digest = digest if newest else row.digest
+            row.change_sequence, row.update_time = sequence, self._now
             uow.session.add(row)
         self._change_sequence = sequence
         return True
@@ -209,13 +211,13 @@ class _Batch:
         )
         self.texts.append({"model": name, **_texts(record)})
 
-    def _change_model(self, row: ModelRow, name: str, record: ModelRecord, digest: str) -> bool:
+    def _change_model(self, row: ModelRow, name: str, record: ModelRecord) -> bool:
         values, texts = self._model_values(name, record), _texts(record)
         stored = self._known.texts.get(name)
         same_texts = stored is not None and all(getattr(stored, column) == text for column, text in texts.items())
         if same_texts and all(getattr(row, column) == value for column, value in values.items()):
             return False
-        for column, value in {**values, "digest": digest, "update_time": self._now}.items():
+        for column, value in values.items():
             setattr(row, column, value)
         self.texts.append({"model": name, **texts})
         return True
