@@ -21,6 +21,7 @@ from cli.commands import (
     deployments,
     discover,
     events,
+    hub,  # noqa: F401 - adds `import hub`
     imports,  # noqa: F401 - adds `import` and `export` to the catalog group
     platform,
     prices,

@@ -46,6 +46,8 @@ model-index:
     dataset:
       name: HellaSwag
       type: Rowan/hellaswag
+      args:
+        num_few_shot: 0
     metrics:
     - type: acc_norm
       value: 40.9

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from chassis.errors import Problem
 from services.catalog.domain.errors import (
+    ArchitectureNotSupported,
     InstanceTypeNotQuotable,
     InstanceTypeTooSmall,
     LicenseNotAccepted,
@@ -64,6 +65,8 @@ class Candidate:
     deployment_options: tuple[str, ...]
     # Why it cannot run here; empty where it can.
     not_runnable: str
+    # The architecture that no engine here runs, where that is why.
+    architecture: str = ""
     needs: Needs
 
     @property
@@ -200,7 +203,12 @@ def _check_option(candidate: Candidate, option: Option) -> Finding:
         )
         return _refused(subject, ModelNotRunnable(message, field="model_version"))
     if candidate.not_runnable:
-        return _refused(subject, ModelNotRunnable(f"{version} cannot run here: {candidate.not_runnable}"))
+        message = f"{version} cannot run here: {candidate.not_runnable}"
+        if candidate.architecture:
+            return _refused(
+                subject, ArchitectureNotSupported(message, metadata={"architecture": candidate.architecture})
+            )
+        return _refused(subject, ModelNotRunnable(message))
     return Finding(subject, f"it can be deployed {option.value.lower()} here")
 
 

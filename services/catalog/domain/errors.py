@@ -83,6 +83,13 @@ class ModelNotRunnable(Problem):
     reason = "MODEL_NOT_RUNNABLE"
 
 
+class ArchitectureNotSupported(Problem):
+    """No engine of this platform runs the version's architecture."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "ARCHITECTURE_NOT_SUPPORTED"
+
+
 class InstanceTypeTooSmall(Problem):
     """The type has less than the version needs."""
 

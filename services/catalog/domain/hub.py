@@ -101,9 +101,10 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True)
 class Unrunnable:
-    """No engine here runs it; one sentence says why."""
+    """No engine here runs it; one sentence says why. `architecture` is set where that is what no engine runs."""
 
     detail: str
+    architecture: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +187,7 @@ def serve_gguf(
         slots: Requests decoded together; each has a context of its own.
     """
     if facts.architecture not in run_by["llamacpp"]:
-        return Unrunnable(_no_engine(facts.architecture, run_by))
+        return _no_engine(facts.architecture, run_by)
     context_tokens = min(facts.context_tokens or context_tokens_max, context_tokens_max)
     state = facts.state_bytes_per_token * context_tokens * slots
     return {
@@ -222,7 +223,7 @@ def serve_encoder(
     """
     architecture = repository.architectures[0] if repository.architectures else "not stated"
     if architecture not in run_by["safetensors"]:
-        return Unrunnable(_no_engine(architecture, run_by))
+        return _no_engine(architecture, run_by)
     files = {file.path: file for file in repository.files}
     if missing := [name for name in ENCODER_FILES if name not in files]:
         return Unrunnable(f"it has no {missing[0]}, which the engine needs")
@@ -251,7 +252,7 @@ def serve_encoder(
 
 def no_engine_for(repository: Repository, run_by: Mapping[str, frozenset[str]]) -> Unrunnable:
     """A model in safetensors that is no encoder."""
-    return Unrunnable(_no_engine(repository.architectures[0] if repository.architectures else "not stated", run_by))
+    return _no_engine(repository.architectures[0] if repository.architectures else "not stated", run_by)
 
 
 def gated_detail(repository: Repository, page: str) -> str:
@@ -260,9 +261,9 @@ def gated_detail(repository: Repository, page: str) -> str:
     return f"gated: {asks} at {page}, and its source here needs the token of an account that was admitted"
 
 
-def _no_engine(architecture: str, run_by: Mapping[str, frozenset[str]]) -> str:
+def _no_engine(architecture: str, run_by: Mapping[str, frozenset[str]]) -> Unrunnable:
     lists = "; ".join(f"{engine} runs {_some(sorted(names))}" for engine, names in run_by.items())
-    return f"architecture {architecture!r} is run by no engine here: {lists}"
+    return Unrunnable(f"architecture {architecture!r} is run by no engine here: {lists}", architecture)
 
 
 def _some(names: Sequence[str]) -> str:

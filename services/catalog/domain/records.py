@@ -107,6 +107,8 @@ class VersionRecord(Struct, frozen=True):
     artifacts: tuple[ArtifactRecord, ...] = ()
     # Fields of `modelyard.catalog.v1.Serving`; None where no engine here runs it.
     serving: dict[str, Any] | None = None
+    # Its architecture as its files name it, where that is why no engine here runs it; else empty.
+    architecture: str = ""
     # Where it runs at the provider: fields of the message that names it; None where it has weights.
     provider: dict[str, Any] | None = None
     lifecycle: Lifecycle = Lifecycle()

@@ -141,6 +141,7 @@ def candidate(named: Named, now: datetime) -> Candidate:
         replacement=version.replacement,
         deployment_options=tuple(model.facts.get("deployment_options", ())),
         not_runnable=_why_not_runnable(model, version),
+        architecture=version.facts.get("architecture", ""),
         needs=needs_of(version),
     )
 

@@ -112,15 +112,14 @@ async def test_smollm2_is_served_from_the_head_of_its_gguf(hub_at: HubServer, fi
     assert version.serving is not None
     assert "<|im_start|>" in version.serving["chat_template"]
     assert [request.range for request in hub_at.seen("cdn")] == [f"bytes=0-{(64 << 20) - 1}"]
-    assert [(score.metric, score.value, score.source.startswith("http")) for score in described.scores] == [
-        ("prompt_level_strict_acc", 29.9, True),
-        ("acc_norm", 40.9, True),
-    ]
+    assert [(score.metric, score.value, score.shots) for score in described.scores] == [("acc_norm", "40.9", "0")]
+    assert described.dropped == {"no number of shots": 1}
 
 
 async def test_a_model_that_no_engine_runs_is_listed_with_its_architecture(hub_at: HubServer, files: HubFiles) -> None:
     record = (await hub(hub_at, files).describe("acme/mamba-130m")).record
     assert (record.usability, record.versions[0].serving) == ("NEEDS_HARDWARE", None)
+    assert record.versions[0].architecture == "MambaForCausalLM"
     assert record.usability_detail.startswith("architecture 'MambaForCausalLM' is run by no engine here: llamacpp runs")
     assert [file.name for file in record.versions[0].artifacts] == [
         "config.json",

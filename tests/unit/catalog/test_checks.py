@@ -90,6 +90,7 @@ def test_a_version_that_may_be_deployed() -> None:
         (replace(CANDIDATE, acceptance_required=True), {}, "LICENSE_NOT_ACCEPTED"),
         (replace(CANDIDATE, deployment_options=("SERVERLESS",)), {}, "MODEL_NOT_RUNNABLE"),
         (replace(CANDIDATE, not_runnable="no GPU here"), {}, "MODEL_NOT_RUNNABLE"),
+        (replace(CANDIDATE, not_runnable="no engine", architecture="Odd"), {}, "ARCHITECTURE_NOT_SUPPORTED"),
         (
             replace(CANDIDATE, latest_version=f"{MODEL}/versions/3"),
             {"option": Option.SERVERLESS, "shape": None},

@@ -42,11 +42,11 @@ def test_a_result_carries_metric_dataset_shots_and_source() -> None:
     (score,) = read_card(readme(result()), ADDRESS).scores
     assert (score.metric, score.value, score.dataset, score.dataset_id) == (
         "acc_norm",
-        40.9,
+        "40.9",
         "HellaSwag",
         "Rowan/hellaswag",
     )
-    assert (score.split, score.shots, score.task, score.source) == ("validation", 10, "text-generation", ADDRESS)
+    assert (score.split, score.shots, score.task, score.source) == ("validation", "10", "text-generation", ADDRESS)
 
 
 def test_a_result_names_its_own_source() -> None:
@@ -54,13 +54,24 @@ def test_a_result_names_its_own_source() -> None:
     assert score.source == "https://board"
 
 
-@pytest.mark.parametrize(("value", "read"), [("29.9", 29.9), ("73%", 73.0), (1, 1.0)])
-def test_a_number_may_be_written_as_text(value: Any, read: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [("29.9", "29.9"), ("73%", "73"), (1, "1"), (0.1 + 0.2, "0.3"), (1e-4, "0.0001"), (-2, "-2"), (100.0, "100")],
+)
+def test_a_number_keeps_its_published_digits(value: Any, read: str) -> None:
     (score,) = read_card(readme(result(metrics=[{"type": "acc", "value": value}])), ADDRESS).scores
     assert score.value == read
 
 
-@pytest.mark.parametrize("value", ["20.0 ± 1.2", "n/a", True, None, float("nan"), [1]])
+def test_a_result_of_a_prompted_task_without_its_shots_is_dropped_and_counted() -> None:
+    """Elsewhere a prompt shows no examples."""
+    dataset = {"name": "HellaSwag", "type": "x"}
+    card = read_card(readme(result(dataset=dataset), result(dataset=dataset, task={"type": "sts"})), ADDRESS)
+    assert [(score.task, score.shots) for score in card.scores] == [("sts", "none")]
+    assert card.dropped == {"no number of shots": 1}
+
+
+@pytest.mark.parametrize("value", ["20.0 ± 1.2", "n/a", True, None, float("nan"), float("inf"), 1e12, "1/2", [1]])
 def test_what_is_no_number_is_dropped_and_counted(value: Any) -> None:
     card = read_card(readme(result(metrics=[{"type": "acc", "value": value}])), ADDRESS)
     assert (card.scores, card.dropped) == ((), {"no number": 1})

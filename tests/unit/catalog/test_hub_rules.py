@@ -136,6 +136,7 @@ def test_a_short_context_stays_short() -> None:
 def test_an_architecture_that_no_engine_runs_is_named_with_those_that_are() -> None:
     found = serve_gguf(replace(GGUF_FACTS, architecture="clip"), file("m"), RUN_BY, context_tokens_max=1, slots=1)
     assert isinstance(found, Unrunnable)
+    assert found.architecture == "clip"
     assert found.detail.startswith("architecture 'clip' is run by no engine here: llamacpp runs arcee, baichuan")
     assert "safetensors runs BertForMaskedLM, BertModel" in found.detail
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import yaml
@@ -15,7 +15,11 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 SCORES_MAX = 2_000
 _SUMMARY_CHARACTERS_MAX = 300
-_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?%?")
+_PLACES_MAX = 9
+_DIGITS = re.compile(r"-?\d{1,9}(\.\d{1,9})?")
+_SHOTS_MAX = 64
+# Tasks whose result depends on how many examples the prompt shows.
+_PROMPTED = {"text-generation", "text2text-generation", "multiple-choice", "question-answering"}
 # Lines that are no sentence: headings, tables, quotes, lists, images, badges, HTML, code.
 _NO_SENTENCE = re.compile(r"^(?:[#>|<`*\-!]|\[!|---|===|\d+\.\s|$)")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
@@ -34,7 +38,8 @@ class Score:
         dataset: What people call it.
         dataset_id: `ORG/NAME` at the hub, or what its publisher wrote.
         split: Part of the dataset; empty where none is named.
-        shots: Examples shown in the prompt; None where it is not said.
+        value: Decimal digits.
+        shots: Examples shown in the prompt, or "none" where a task shows none.
         source: Address that the result was taken from: the one its publisher names, else the card itself.
     """
 
@@ -42,8 +47,8 @@ class Score:
     dataset: str
     dataset_id: str
     split: str
-    shots: int | None
-    value: float
+    shots: str
+    value: str
     task: str
     source: str
 
@@ -79,7 +84,8 @@ class Card:
 def read_card(content: str, address: str) -> Card:
     """The card in a README.
 
-    A result without a metric, a dataset or a number is left out and counted.
+    A result without a metric, a dataset, a number, or the number of examples it was shown is left out and counted: alone
+    it would compare nothing.
 
     Args:
         address: Of the README at its commit; the source of results that name no other.
@@ -129,23 +135,29 @@ def _score(result: EvalResult, address: str) -> Score | str:
     if value is None:
         return "no number"
     arguments = result.dataset_args if isinstance(result.dataset_args, dict) else {}
-    shots = arguments.get("num_few_shot")
+    shots = arguments.get("num_few_shot", None if result.task_type in _PROMPTED else "none")
+    if shots != "none" and (isinstance(shots, bool) or not isinstance(shots, int) or not 0 <= shots <= _SHOTS_MAX):
+        return "no number of shots"
     return Score(
         metric=str(result.metric_type),
         dataset=str(result.dataset_name),
         dataset_id=str(result.dataset_type),
         split=str(result.dataset_split or ""),
-        shots=shots if isinstance(shots, int) and not isinstance(shots, bool) else None,
+        shots=str(shots),
         value=value,
         task=str(result.task_type),
         source=str(result.source_url or address),
     )
 
 
-def _number(value: Any) -> float | None:
-    """A finite number; also one that was written as text. A range or an error margin is no number."""
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
-        value = float(value.strip().rstrip("%"))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+def _number(value: Any) -> str | None:
+    """Decimal digits of a number, also of one that was written as text. A range or an error margin is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    return float(value)
+    text = value.strip().rstrip("%") if isinstance(value, str) else str(value)
+    try:
+        # What floats add behind the ninth place was never published.
+        digits = f"{round(Decimal(text), _PLACES_MAX).normalize():f}"
+    except InvalidOperation:
+        return None
+    return digits if _DIGITS.fullmatch(digits) else None

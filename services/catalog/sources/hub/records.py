@@ -130,6 +130,7 @@ def record_of(
                 position=int((committed - _POSITION_ZERO).total_seconds()),
                 artifacts=tuple(artifacts),
                 serving=runs,
+                architecture=serving.architecture if isinstance(serving, Unrunnable) else "",
             ),
         ),
         summary=card.summary or f"A model for {repository.task.replace('-', ' ')} by {publisher}.",
