@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Iterator
 from functools import partial
 
-import uvicorn
 from modelyard.inference.v1 import inference_pb2_grpc, operations_pb2_grpc, trials_pb2_grpc
 from modelyard.type.v1 import access_pb2
 from tritonclient.grpc import service_pb2_grpc
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
 from chassis.bus import BucketWatch, Bus
 from chassis.clock import check_not_behind
+from chassis.http_server import HttpServer
 from chassis.rpc import RpcServer, ServedService, service_channel
 from chassis.rpc.client import token_from_file
-from chassis.rpc.server import check_listener
 from chassis.secret_files import SecretFiles
 from chassis.service import ServiceContext
 from chassis.telemetry import observe
@@ -131,17 +126,14 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
         await watch.listed.wait()
     await server.start()
     app = create_app(keys, calls, Page(routes, catalog, billing), body_bytes_max=settings.body_bytes_max)
-    listener = _listen(settings)
-    rest = _RestServer(_rest_config(app, settings))
-    serving = context.spawn(rest.serve([listener]), "rest")
-    scheme = "https" if settings.tls_certificate_file else "http"
-    host, port = listener.getsockname()[:2]
-    context.ready({"grpc": server.address, "rest": f"{scheme}://{host}:{port}"})
+    rest = HttpServer(app, settings.rest_address, settings, connections_max=settings.connections_max)
+    serving = context.spawn(rest.serve(), "rest")
+    context.ready({"grpc": server.address, "rest": rest.url})
     await context.stop_event.wait()
 
     async with asyncio.timeout(settings.stop_s_max):
         calls.stopping = True
-        rest.should_exit = True
+        rest.stop()
         await server.stop(grace_s=settings.stop_s_max / 2)
         await asyncio.gather(serving, return_exceptions=True)
         # Calls that were cut settle before the journal closes; what is not sent waits for the next start.
@@ -153,14 +145,6 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
         for channel in (catalog, billing, deploy):
             await channel.close()
         await bus.close()
-
-
-class _Protocol(HttpToolsProtocol):
-    """A response waits for its client from the first byte on that the socket does not take."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)
 
 
 def _observe(journal: Journal, routes: RouteDirectory, keys: KeyDirectory) -> None:
@@ -184,40 +168,3 @@ def _observe(journal: Journal, routes: RouteDirectory, keys: KeyDirectory) -> No
 
 def _staleness_s(watch: BucketWatch) -> float:
     return min(watch.staleness_s, 1e9)
-
-
-class _RestServer(uvicorn.Server):
-    """Signals are the service's business."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _rest_config(app: object, settings: InferenceSettings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        http=_Protocol,
-        loop="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        limit_concurrency=settings.connections_max,
-        timeout_graceful_shutdown=max(1, int(settings.stop_s_max / 2)),
-        ssl_certfile=str(settings.tls_certificate_file) if settings.tls_certificate_file else None,
-        ssl_keyfile=str(settings.tls_key_file) if settings.tls_key_file else None,
-    )
-
-
-def _listen(settings: InferenceSettings) -> socket.socket:
-    """The REST face's socket; it takes connections before it is announced."""
-    check_listener(settings.rest_address, has_tls=settings.tls_certificate_file is not None, insecure=settings.insecure)
-    host, _, port = settings.rest_address.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host.strip("[]"), int(port)))
-    listener.listen(2048)
-    listener.set_inheritable(True)
-    return listener

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import re
 import struct
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -13,22 +11,20 @@ from typing import Any
 import msgspec
 from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import routes_pb2
-from opentelemetry.trace import SpanKind
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chassis.errors import InternalProblem, InvalidArgument, NotFound, Problem
-from chassis.ids import new_uid
-from chassis.telemetry import get_logger, request_id, span
-from chassis.telemetry.metrics import DURATION_BUCKETS_S, Histogram
+from chassis.errors import InvalidArgument, NotFound, Problem
+from chassis.http_server import Outermost, until_disconnect
+from chassis.telemetry import get_logger, request_id
 from services.inference.access.keys import KeyDirectory
 from services.inference.domain.errors import BodyTooLarge, ModelNotCallable
 from services.inference.domain.usage import Counts
-from services.inference.http.answers import EventStream, JsonResponse, error_response, until_disconnect
+from services.inference.http.answers import EventStream, JsonResponse, error_response
 from services.inference.http.bodies import messages_of, read_chat, read_embeddings
 from services.inference.http.page import Page
 from services.inference.usecases.calls import Calls
@@ -37,14 +33,6 @@ from services.inference.usecases.generation import Generation
 log = get_logger(__name__)
 
 _ROUTES = frozenset({"/", "/healthz", "/page/project", "/v1/models", "/v1/chat/completions", "/v1/embeddings"})
-_REQUEST_DURATION = Histogram(
-    "http.server.request.duration",
-    unit="s",
-    description="From a request's arrival to the end of its answer.",
-    attributes=("http.request.method", "http.route", "http.response.status_code"),
-    buckets=DURATION_BUCKETS_S,
-)
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FINISH = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 _CAPABILITIES = {"chat_completion": catalog_pb2.TASK_CHAT_COMPLETION, "embeddings": catalog_pb2.TASK_EMBEDDINGS}
 # How many times the largest body is read before a larger one is refused without reading on.
@@ -68,7 +56,7 @@ def create_app(keys: KeyDirectory, calls: Calls, page: Page, *, body_bytes_max: 
         # Without a handler here Starlette answers a problem with a bare 500 of its own.
         exception_handlers={Problem: _refuse, HTTPException: _refuse_route},
     )
-    return _Outermost(app)
+    return Outermost(app, route_of=_route_of, refusal=error_response)
 
 
 async def _refuse(request: Request, problem: Exception) -> Response:
@@ -90,49 +78,8 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
     return response
 
 
-class _Outermost:
-    """Every request: its id, and an answer in one shape whatever happens."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id.set(given if _REQUEST_ID.fullmatch(given) else new_uid())
-        started, status = False, 499
-        route = scope["path"] if scope["path"] in _ROUTES else "other"
-        named = {"http.request.method": scope["method"], "http.route": route}
-        parent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
-        began_s = time.monotonic()
-
-        async def send_once(message: Any) -> None:
-            nonlocal started, status
-            if message["type"] == "http.response.start":
-                started, status = True, message["status"]
-            await send(message)
-
-        try:
-            with span(f"{scope['method']} {route}", named, kind=SpanKind.SERVER, parent=parent):
-                await self._app(scope, receive, send_once)
-        except Problem as problem:
-            if not started:
-                await error_response(problem)(scope, receive, send_once)
-        except ClientDisconnect:
-            # It left while it sent its body; nothing was admitted and nobody hears an answer.
-            log.info("the client left before its request was whole")
-        except Exception:
-            log.exception("request failed", path=scope["path"])
-            if not started:
-                broken = InternalProblem(
-                    f"something broke on our side; the log has it under request id {request_id.get()}"
-                )
-                await error_response(broken)(scope, receive, send_once)
-        finally:
-            # 499, as others say it: the client left before an answer began.
-            _REQUEST_DURATION.record(time.monotonic() - began_s, *named.values(), status)
+def _route_of(path: str) -> str:
+    return path if path in _ROUTES else "other"
 
 
 class _Api:

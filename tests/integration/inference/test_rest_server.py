@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from services.inference.http.answers import EventStream, until_disconnect
-from services.inference.main import _listen, _rest_config, _RestServer
+from chassis.http_server import HttpServer, until_disconnect
+from services.inference.http.answers import EventStream
 from services.inference.settings import InferenceSettings
 from tests.integration.inference.build import until
 
@@ -67,15 +67,14 @@ class Endless:
 async def serving(app: Any, folder: Path) -> AsyncIterator[tuple[str, int]]:
     """The server as inference configures it; its address."""
     settings = InferenceSettings(data_dir=folder, cluster_secret_file=folder / "secret", stop_s_max=2)
-    listener = _listen(settings)
-    server = _RestServer(_rest_config(app, settings))
-    running = asyncio.create_task(server.serve([listener]))
+    server = HttpServer(app, settings.rest_address, settings, connections_max=settings.connections_max)
+    running = asyncio.create_task(server.serve())
     try:
-        yield listener.getsockname()[:2]
+        host, _, port = server.url.removeprefix("http://").rpartition(":")
+        yield host, int(port)
     finally:
-        server.should_exit = server.force_exit = True
+        server.stop(at_once=True)
         await running
-        listener.close()
 
 
 @pytest.mark.parametrize("after_events", [0, 1], ids=["before the answer", "in the middle of it"])
