@@ -20,6 +20,7 @@ from cli.commands import (
     demonstrate,
     deployments,
     discover,
+    downloads,
     events,
     hub,  # noqa: F401 - adds `import hub`
     imports,  # noqa: F401 - adds `import` and `export` to the catalog group
@@ -44,6 +45,7 @@ for module in (
     platform,
     demonstrate,
     discover,
+    downloads,
     catalog,
     card,
     samples,

@@ -28,6 +28,7 @@ from embedded.topology import PROVISIONER, apply_topology, issue_credential
 
 GRPC_PORTS = {"catalog": 7101, "deploy": 7102, "billing": 7103, "inference": 7104}
 REST_PORT = 8080
+ARTIFACTS_PORT = 8081
 METRICS_PORT = 9464
 NATS_PORT = 4222
 WITH_DATABASE = ("catalog", "deploy", "billing")
@@ -50,6 +51,8 @@ def prepare(root: Path) -> None:
         write_service_token(signing_key, service, folder / "service.token")
         write_secret(folder / "control-plane.pub", public_key.read_bytes())
         issue_credential(identities, service, folder / "nats.creds")
+        if service == "catalog":
+            write_secret(folder / "download.key", kept_secret(keys / "download.key"))
         if service in WITH_CLUSTER_SECRET:
             write_secret(folder / "cluster.secret", kept_secret(keys / "cluster.secret"))
         if service in WITH_DATABASE:
@@ -74,6 +77,7 @@ def _addresses() -> dict[str, object]:
     """Where the parts answer on the containers' network."""
     return {
         "rest": f"http://inference:{REST_PORT}",
+        "artifacts": f"http://catalog:{ARTIFACTS_PORT}",
         **{service: f"{service}:{port}" for service, port in GRPC_PORTS.items()},
         "nats": f"nats://nats:{NATS_PORT}",
         "metrics": {service: f"http://{service}:{METRICS_PORT}/metrics" for service in SERVICES},

@@ -11,7 +11,7 @@ from embedded.control_plane import kept_secret, kept_signing_key, write_admin_to
 from embedded.ports import free_port, is_free
 
 SERVICES = ("catalog", "deploy", "billing", "inference")
-LISTENERS = (*SERVICES, "rest")
+LISTENERS = (*SERVICES, "rest", "artifacts")
 
 
 class HomeUnusable(Exception):
@@ -50,6 +50,11 @@ class Home:
     @property
     def cluster_secret(self) -> Path:
         return self.path / "secrets" / "cluster.secret"
+
+    @property
+    def download_key(self) -> Path:
+        """Signs the catalog's download addresses."""
+        return self.path / "secrets" / "download.key"
 
     @property
     def admin_credential(self) -> Path:
@@ -108,6 +113,7 @@ class Home:
         self.provider_keys.mkdir(parents=True, exist_ok=True, mode=0o700)
         signing_key = kept_signing_key(self.signing_key, self.public_key)
         kept_secret(self.cluster_secret)
+        kept_secret(self.download_key)
         write_admin_token(signing_key, self.admin_credential)
         for service in SERVICES:
             write_service_token(signing_key, service, self.service_token(service))

@@ -118,6 +118,11 @@ class Platform:
             "READY_FILE": home.ready_file(service),
             **{f"{other.upper()}_ADDRESS": f"127.0.0.1:{ports[other]}" for other in ("catalog", "deploy", "billing")},
         }
+        if service == "catalog":
+            settings |= {
+                "HTTP_ADDRESS": f"127.0.0.1:{ports['artifacts']}",
+                "DOWNLOAD_KEY_FILE": home.download_key,
+            }
         if service in ("deploy", "inference"):
             settings["CLUSTER_SECRET_FILE"] = home.cluster_secret
         if service == "deploy":
@@ -165,6 +170,7 @@ class Platform:
         said = {service: json.loads(self.home.ready_file(service).read_text()) for service in SERVICES}
         addresses: dict[str, object] = {
             "rest": said["inference"]["rest"],
+            "artifacts": said["catalog"]["artifacts"],
             **{service: said[service]["grpc"] for service in SERVICES},
             "nats": self._nats.url,
             "metrics": {service: said[service]["metrics"] for service in SERVICES},

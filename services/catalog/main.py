@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from pathlib import Path
 
 from modelyard.catalog.v1 import (
+    artifacts_pb2_grpc,
     catalog_pb2_grpc,
     code_samples_pb2_grpc,
     governance_pb2_grpc,
@@ -17,15 +19,22 @@ from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
 from chassis.bus import Bus
 from chassis.clock import check_not_behind
 from chassis.database import open_database
+from chassis.http_server import HttpServer
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService, service_channel
 from chassis.rpc.client import token_from_file
 from chassis.secret_files import SecretFiles
-from chassis.service import ServiceContext
+from chassis.service import ServiceContext, write_atomically
+from services.catalog.artifacts.sources import STORE, ByteSources, StoredFiles, WheelFiles
+from services.catalog.artifacts.store import ArtifactStore, StoreSettings
+from services.catalog.domain.downloads import UrlSigner
+from services.catalog.http.app import create_app
+from services.catalog.rpc.artifacts import ArtifactServicer
 from services.catalog.rpc.code_samples import CodeSampleServicer
 from services.catalog.rpc.governance import GovernanceServicer
 from services.catalog.rpc.hub import HubServicer
 from services.catalog.rpc.imports import ImportServicer
+from services.catalog.rpc.naming import Naming
 from services.catalog.rpc.neighbours import Neighbours
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.settings import CatalogSettings
@@ -34,6 +43,7 @@ from services.catalog.sources.hub.hub import HubLimits, HubSource
 from services.catalog.sources.hub.hubs import Hubs
 from services.catalog.storage.queries.models import newest_create_time
 from services.catalog.storage.tables import CHASSIS
+from services.catalog.usecases.downloads import DownloadReader
 from services.catalog.usecases.lifecycle import watch_dates
 from services.catalog.usecases.sync_content import sync_content
 
@@ -57,13 +67,30 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     credential = token_from_file(settings.service_token_file)
     billing = service_channel(settings.billing_address, credential)
     deploy = service_channel(settings.deploy_address, credential)
-    servicer = CatalogServicer(database, clock)
+    access = AccessPolicy(TokenVerifier.from_settings(settings), directory)
+    naming = Naming(access)
+    store = ArtifactStore(_store_settings(settings))
+    sources = ByteSources({"file": WheelFiles(), STORE: StoredFiles(store)})
+    reader = DownloadReader(sources, running_max=settings.downloads_max)
+    signer = UrlSigner(_download_key(settings))
+    http = HttpServer(
+        create_app(database, clock, signer, reader),
+        settings.http_address,
+        settings,
+        connections_max=settings.connections_max,
+    )
+    http_url = settings.http_url.rstrip("/") or http.url
+    servicer = CatalogServicer(database, clock, naming)
+    artifacts = ArtifactServicer(database, clock, naming, signer, reader, http_url=http_url)
     code_samples = CodeSampleServicer(database, settings.content_dir / "code_samples")
     governance = GovernanceServicer(
         database, clock, Neighbours(billing, deploy), policy_entries_max=settings.policy_entries_max
     )
     served = [
         ServedService(f"{PACKAGE}.CatalogService", catalog_pb2_grpc.add_CatalogServiceServicer_to_server, servicer),
+        ServedService(
+            f"{PACKAGE}.ArtifactService", artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server, artifacts
+        ),
         ServedService(
             f"{PACKAGE}.CodeSampleService",
             code_samples_pb2_grpc.add_CodeSampleServiceServicer_to_server,
@@ -95,16 +122,36 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     default_hub = HubSource(endpoint=settings.hub_endpoint.rstrip("/"), credential=settings.hub_key_reference)
     hub = HubServicer(database, clock, hubs.open(default_hub))
     served.append(ServedService(f"{PACKAGE}.HubService", hub_pb2_grpc.add_HubServiceServicer_to_server, hub))
-    verifier = TokenVerifier.from_settings(settings)
-    server = RpcServer.from_settings(settings, served, AccessPolicy(verifier, directory))
+    server = RpcServer.from_settings(settings, served, access)
     await server.start()
-    context.ready({"grpc": server.address})
+    serving = context.spawn(http.serve(), "http")
+    context.ready({"grpc": server.address, "artifacts": http.url})
     await context.stop_event.wait()
     async with asyncio.timeout(settings.stop_s_max):
+        http.stop()
         await server.stop(grace_s=settings.stop_s_max / 2)
+        await asyncio.gather(serving, return_exceptions=True)
         await context.close()
         await hubs.close()
         for channel in (billing, deploy):
             await channel.close()
         await bus.close()
         await database.dispose()
+
+
+def _store_settings(settings: CatalogSettings) -> StoreSettings:
+    return StoreSettings(
+        url=settings.store_url or (settings.data_dir / "artifacts").absolute().as_uri(),
+        s3_endpoint=settings.s3_endpoint,
+        s3_region=settings.s3_region,
+        s3_credential_file=settings.s3_credential_file,
+        request_s_max=settings.store_request_s_max,
+    )
+
+
+def _download_key(settings: CatalogSettings) -> bytes:
+    """The key in the file that is set, else one of this data folder's own, made the first time."""
+    path = settings.download_key_file or settings.data_dir / "download.key"
+    if not path.exists() and settings.download_key_file is None:
+        write_atomically(path, secrets.token_hex(32))
+    return path.read_bytes()

@@ -52,3 +52,23 @@ class CatalogSettings(ServiceSettings):
     import_asset_bytes_max: int = 2 * 1024 * 1024
     import_card_characters_max: int = 256 * 1024
     import_depth_max: int = 16
+
+    # `host:port` of the HTTP face, which serves files; port 0 takes a free one.
+    http_address: str = "127.0.0.1:0"
+    # Where others reach it, `https://host[:port]`, as signed addresses say it; empty: the address it listens on.
+    http_url: str = ""
+    # Key that signs download addresses, mode 0600, 32 random bytes at least; empty: one is made in the data folder.
+    download_key_file: Path | None = None
+    # Downloads at once, over HTTP and gRPC together; each holds 2 MiB while its client is slow.
+    downloads_max: int = 64
+    # Connections to the HTTP face at once; further ones get 503.
+    connections_max: int = 500
+    # Artifact store: `file:///folder` or `s3://bucket/prefix`; empty: `artifacts` in the data folder.
+    store_url: str = ""
+    # `https://host` of an S3-compatible service; empty: Amazon's own.
+    s3_endpoint: str = ""
+    s3_region: str = "us-east-1"
+    # One line `ACCESS_KEY_ID:SECRET_ACCESS_KEY`, mode 0600; empty: the machine's own identity or environment.
+    s3_credential_file: Path | None = None
+    # Longest single request to the store, retries included, seconds.
+    store_request_s_max: float = 60.0

@@ -158,3 +158,72 @@ class HubCredentialUnusable(Problem):
 
     code = Code.FAILED_PRECONDITION
     reason = "HUB_CREDENTIAL_UNUSABLE"
+
+
+class ArtifactNotFound(Problem):
+    """No such file in the version."""
+
+    code = Code.NOT_FOUND
+    reason = "ARTIFACT_NOT_FOUND"
+
+
+class WeightsNotOffered(Problem):
+    """The version is not offered for managed compute, so its weights are not given out."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "WEIGHTS_NOT_OFFERED"
+
+
+class WeightsNotHere(Problem):
+    """The version's files are not on this platform."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "WEIGHTS_NOT_HERE"
+
+
+class DownloadUrlInvalid(Problem):
+    """A download address that was not made here, or was altered."""
+
+    code = Code.PERMISSION_DENIED
+    reason = "DOWNLOAD_URL_INVALID"
+
+
+class DownloadUrlExpired(Problem):
+    """A download address whose time has passed."""
+
+    code = Code.PERMISSION_DENIED
+    reason = "DOWNLOAD_URL_EXPIRED"
+
+
+class RangeNotSatisfiable(Problem):
+    """None of the bytes asked for are in the file."""
+
+    code = Code.OUT_OF_RANGE
+    reason = "RANGE_NOT_SATISFIABLE"
+    http = 416
+
+    def __init__(self, message: str, size_bytes: int) -> None:
+        super().__init__(message, metadata={"size_bytes": str(size_bytes)})
+        self.size_bytes = size_bytes
+
+
+class DownloadsBusy(Problem):
+    """As many downloads run as may."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "DOWNLOADS_BUSY"
+    http = 503
+
+
+class StoreUnavailable(Problem):
+    """The artifact store does not answer, or has lost a content."""
+
+    code = Code.UNAVAILABLE
+    reason = "ARTIFACT_STORE_UNAVAILABLE"
+
+
+class UploadDigestWrong(Problem):
+    """What was uploaded is not what was announced."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "UPLOAD_DIGEST_WRONG"

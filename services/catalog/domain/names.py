@@ -9,3 +9,6 @@ COLLECTION = ResourcePattern("collections/{collection}")
 INSTANCE_TYPE = ResourcePattern("instanceTypes/{instance_type}")
 MODEL = ResourcePattern("publishers/{publisher}/models/{model}")
 VERSION = ResourcePattern("publishers/{publisher}/models/{model}/versions/{version}")
+# A project's own models.
+OWN_MODEL = ResourcePattern("projects/{project}/models/{model}")
+OWN_VERSION = ResourcePattern("projects/{project}/models/{model}/versions/{version}")

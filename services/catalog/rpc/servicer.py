@@ -14,8 +14,8 @@ from chassis.clock import Clock
 from chassis.database import Database
 from chassis.errors import InvalidArgument
 from chassis.paging import page_size, page_token_decode, page_token_encode, split_page
-from services.catalog.domain.errors import InstanceTypeNotFound, ModelNotFound
-from services.catalog.domain.names import COLLECTION, INSTANCE_TYPE, MODEL, PUBLISHER, VERSION
+from services.catalog.domain.errors import InstanceTypeNotFound
+from services.catalog.domain.names import COLLECTION, INSTANCE_TYPE, PUBLISHER
 from services.catalog.rpc.convert import (
     collection_to_proto,
     instance_type_to_proto,
@@ -24,6 +24,7 @@ from services.catalog.rpc.convert import (
     version_to_proto,
     whole_model_to_proto,
 )
+from services.catalog.rpc.naming import Naming, find_model, find_version
 from services.catalog.storage.queries import models as stored
 from services.catalog.storage.queries import pages
 from services.catalog.storage.tables import CollectionRow, ModelRow, PublisherRow
@@ -36,9 +37,10 @@ Context = Any
 class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     """Reads; lists go by name, and a page token is bound to the list and its filters."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, naming: Naming) -> None:
         self._database = database
         self._clock = clock
+        self._naming = naming
 
     async def ListCollections(
         self, request: catalog_pb2.ListCollectionsRequest, context: Context
@@ -105,12 +107,10 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         )
 
     async def GetModel(self, request: catalog_pb2.GetModelRequest, context: Context) -> catalog_pb2.Model:
-        MODEL.parse(request.name)
+        name = await self._naming.model_name(request)
         _enum_name(catalog_pb2.TextFormat.DESCRIPTOR, request.text_format, "text_format")
         async with self._database.reader() as session:
-            row = await stored.model(session, request.name)
-            if row is None:
-                raise _no_model(request.name)
+            row = await find_model(session, name)
             newest = await stored.version(session, row.latest_version)
             text = await stored.text_of(session, row.name)
             license_text = await stored.license_text(session, row.license_digest)
@@ -122,15 +122,13 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     async def ListModelVersions(
         self, request: catalog_pb2.ListModelVersionsRequest, context: Context
     ) -> catalog_pb2.ListModelVersionsResponse:
-        MODEL.parse(request.parent, "parent")
-        scope = f"ListModelVersions/{request.parent}"
+        parent = await self._naming.model_name(request, "parent")
+        scope = f"ListModelVersions/{parent}"
         (before,) = page_token_decode(request.page_token, scope, (POSITION_MAX,))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
-            model = await stored.model(session, request.parent)
-            if model is None:
-                raise _no_model(request.parent)
-            found = await stored.versions_page(session, request.parent, min(before, POSITION_MAX), limit + 1)
+            model = await find_model(session, parent)
+            found = await stored.versions_page(session, parent, min(before, POSITION_MAX), limit + 1)
         rows, more = split_page(found, limit)
         now = self._clock.now()
         return catalog_pb2.ListModelVersionsResponse(
@@ -141,17 +139,9 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     async def GetModelVersion(
         self, request: catalog_pb2.GetModelVersionRequest, context: Context
     ) -> catalog_pb2.ModelVersion:
-        ids = VERSION.parse(request.name)
+        name = await self._naming.version_name(request)
         async with self._database.reader() as session:
-            model = await stored.model(session, MODEL.format(publisher=ids["publisher"], model=ids["model"]))
-            if model is None:
-                raise _no_model(request.name)
-            name = model.latest_version if ids["version"] == "latest" else request.name
-            row = await stored.version(session, name)
-        if row is None:
-            raise ModelNotFound(
-                f"version {request.name!r} does not exist; the newest one is {model.latest_version!r}", field="name"
-            )
+            model, row = await find_version(session, name)
         return version_to_proto(row, model, self._clock.now(), with_location=_asks_as_service())
 
     async def ListInstanceTypes(
@@ -199,7 +189,3 @@ def _enum_name(enum: EnumDescriptor, value: int, field: str) -> str:
 
 def _asks_as_service() -> bool:
     return current_caller().kind is CallerKind.SERVICE
-
-
-def _no_model(name: str) -> ModelNotFound:
-    return ModelNotFound(f"model {name!r} does not exist; `modelyard models` shows those that do", field="name")

@@ -9,6 +9,12 @@ from typing import Any
 
 import yaml
 
+from chassis.access import AccessPolicy, TokenVerifier
+from chassis.database import Database
+from services.catalog.rpc.naming import Naming
+from services.catalog.rpc.servicer import CatalogServicer
+from tests.clock import ManualClock
+
 SOURCE = {"location": "a test", "date": date(2026, 1, 1)}
 ARTIFACT = {
     "name": "tokenizer.json",
@@ -86,3 +92,8 @@ def write_content(
 class _Plain(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+def catalog_servicer(database: Database) -> CatalogServicer:
+    """The service over a database, for calls that name no project."""
+    return CatalogServicer(database, ManualClock(), Naming(AccessPolicy(TokenVerifier(None))))

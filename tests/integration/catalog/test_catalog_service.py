@@ -27,6 +27,7 @@ from tests.integration.catalog.build import (
     a_model,
     a_type,
     a_version,
+    catalog_servicer,
     listed_only,
     write_content,
 )
@@ -52,7 +53,7 @@ async def catalog(make_database: DatabaseFactory, folder: Path) -> CatalogServic
     database = await make_database(CHASSIS, MIGRATIONS)
     await sync_content(database, ManualClock(), folder)
     set_current_caller(Caller("user:ann", CallerKind.USER))
-    return CatalogServicer(database, ManualClock())
+    return catalog_servicer(database)
 
 
 async def pages(call: Call, request: Any, field: str) -> list[list[str]]:

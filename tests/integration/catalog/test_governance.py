@@ -23,12 +23,20 @@ from services.catalog.domain.errors import InstanceTypeNotFound, LicenseDigestMi
 from services.catalog.main import MIGRATIONS
 from services.catalog.rpc.governance import GovernanceServicer
 from services.catalog.rpc.neighbours import Neighbours
-from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.storage.tables import CHASSIS
 from services.catalog.usecases.sync_content import sync_content
 from tests.clock import ManualClock
 from tests.conftest import DatabaseFactory
-from tests.integration.catalog.build import MODEL_NAME, SOURCE, a_model, a_type, a_version, listed_only, write_content
+from tests.integration.catalog.build import (
+    MODEL_NAME,
+    SOURCE,
+    a_model,
+    a_type,
+    a_version,
+    catalog_servicer,
+    listed_only,
+    write_content,
+)
 
 PARENT, POLICY = "projects/shop", "projects/shop/policy"
 TALKER = f"{MODEL_NAME}/versions/1"
@@ -122,7 +130,7 @@ def act_as(principal: str, project: str = "shop") -> None:
 
 
 async def digest_of(database: Database, model: str) -> str:
-    servicer = CatalogServicer(database, ManualClock())
+    servicer = catalog_servicer(database)
     return (await servicer.GetModel(catalog_pb2.GetModelRequest(name=model), None)).license.digest
 
 

@@ -72,6 +72,11 @@ async def version(session: AsyncSession, name: str) -> VersionRow | None:
     return (await session.execute(select(VersionRow).where(_VERSION.c.name == name))).scalar_one_or_none()
 
 
+async def version_by_uid(session: AsyncSession, uid: str) -> VersionRow | None:
+    """One version by its immutable id."""
+    return (await session.execute(select(VersionRow).where(_VERSION.c.uid == uid))).scalar_one_or_none()
+
+
 async def versions(session: AsyncSession, names: Sequence[str]) -> dict[str, VersionRow]:
     """Versions by resource name; those that are not there are left out."""
     found: dict[str, VersionRow] = {}

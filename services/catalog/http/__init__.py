@@ -1,0 +1,1 @@
+"""What the catalog serves over HTTP: files, and nothing else."""
