@@ -13,10 +13,12 @@ from modelyard_client import ModelyardError
 
 from cli.commands import (
     access,
+    benchmark_runs,
     billing,
     calls,
     card,
     catalog,
+    compare,
     demonstrate,
     deployments,
     discover,
@@ -50,6 +52,8 @@ for module in (
     card,
     samples,
     trials,
+    compare,
+    benchmark_runs,
     prices,
     deployments,
     calls,

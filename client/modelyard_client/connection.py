@@ -13,6 +13,7 @@ import grpc
 from modelyard.billing.v1 import billing_pb2_grpc
 from modelyard.catalog.v1 import (
     artifacts_pb2_grpc,
+    benchmarks_pb2_grpc,
     catalog_pb2_grpc,
     code_samples_pb2_grpc,
     governance_pb2_grpc,
@@ -81,6 +82,7 @@ class Modelyard:
         catalog = channel(addresses.catalog, token)
         self.catalog = catalog_pb2_grpc.CatalogServiceStub(catalog)
         self.artifacts = artifacts_pb2_grpc.ArtifactServiceStub(catalog)
+        self.benchmarks = benchmarks_pb2_grpc.BenchmarkServiceStub(catalog)
         self.code_samples = code_samples_pb2_grpc.CodeSampleServiceStub(catalog)
         self.governance = governance_pb2_grpc.GovernanceServiceStub(catalog)
         self.hub = hub_pb2_grpc.HubServiceStub(catalog)

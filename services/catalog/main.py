@@ -8,6 +8,7 @@ from pathlib import Path
 
 from modelyard.catalog.v1 import (
     artifacts_pb2_grpc,
+    benchmarks_pb2_grpc,
     catalog_pb2_grpc,
     code_samples_pb2_grpc,
     governance_pb2_grpc,
@@ -30,6 +31,7 @@ from services.catalog.artifacts.store import ArtifactStore, StoreSettings
 from services.catalog.domain.downloads import UrlSigner
 from services.catalog.http.app import create_app
 from services.catalog.rpc.artifacts import ArtifactServicer
+from services.catalog.rpc.benchmarks import BenchmarkServicer
 from services.catalog.rpc.code_samples import CodeSampleServicer
 from services.catalog.rpc.governance import GovernanceServicer
 from services.catalog.rpc.hub import HubServicer
@@ -83,13 +85,16 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     servicer = CatalogServicer(database, clock, naming)
     artifacts = ArtifactServicer(database, clock, naming, signer, reader, http_url=http_url)
     code_samples = CodeSampleServicer(database, settings.content_dir / "code_samples")
-    governance = GovernanceServicer(
-        database, clock, Neighbours(billing, deploy), policy_entries_max=settings.policy_entries_max
-    )
+    neighbours = Neighbours(billing, deploy)
+    benchmarks = BenchmarkServicer(database, clock, neighbours)
+    governance = GovernanceServicer(database, clock, neighbours, policy_entries_max=settings.policy_entries_max)
     served = [
         ServedService(f"{PACKAGE}.CatalogService", catalog_pb2_grpc.add_CatalogServiceServicer_to_server, servicer),
         ServedService(
             f"{PACKAGE}.ArtifactService", artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server, artifacts
+        ),
+        ServedService(
+            f"{PACKAGE}.BenchmarkService", benchmarks_pb2_grpc.add_BenchmarkServiceServicer_to_server, benchmarks
         ),
         ServedService(
             f"{PACKAGE}.CodeSampleService",

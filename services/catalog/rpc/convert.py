@@ -142,8 +142,8 @@ def version_to_proto(
         fine_tune_deprecation_time=_moment(row.fine_tune_deprecation_date),
         fine_tune_retirement_time=_moment(row.fine_tune_retirement_date),
         replacement=row.replacement,
-        inference_hardware=_hardware(row.facts.get("inference_hardware")),
-        fine_tune_hardware=_hardware(row.facts.get("fine_tune_hardware")),
+        inference_hardware=hardware_to_proto(row.facts.get("inference_hardware")),
+        fine_tune_hardware=hardware_to_proto(row.facts.get("fine_tune_hardware")),
         verified=[catalog_pb2.VerifiedConfiguration(**one) for one in row.facts.get("verified", ())],
         license=_license(model),
         support=catalog_pb2.Support(**model.facts.get("support", {})),
@@ -183,7 +183,7 @@ def _license(row: ModelRow) -> catalog_pb2.License:
     )
 
 
-def _hardware(facts: dict[str, Any] | None) -> catalog_pb2.Hardware | None:
+def hardware_to_proto(facts: dict[str, Any] | None) -> catalog_pb2.Hardware | None:
     return None if facts is None else catalog_pb2.Hardware(**facts)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from fractions import Fraction
 from typing import Any
 
 import grpc
 from modelyard.billing.v1 import billing_pb2, billing_pb2_grpc
 from modelyard.deploy.v1 import deploy_pb2, deploy_pb2_grpc
+from modelyard.type.v1 import money_pb2
 
 from chassis.rpc import problem_from_rpc_error
+from services.catalog.domain.benchmarks import TokenPrice
 from services.catalog.usecases.fits import Priced
 from services.catalog.usecases.policies import Deployed
 
 _PAGE = 1000
+_MILLION = 1_000_000
 
 
 class Neighbours:
@@ -35,6 +39,23 @@ class Neighbours:
             async for price in _every(self._billing.ListPrices, request, "prices")
             if price.rates
         }
+
+    async def token_prices(self) -> dict[str, TokenPrice]:
+        """The token prices that are quoted now, by model.
+
+        Raises:
+            Problem: DEPENDENCY_UNAVAILABLE while billing is away.
+        """
+        request = billing_pb2.ListPricesRequest(
+            page_size=_PAGE, current_only=True, kind=billing_pb2.OFFER_KIND_SERVERLESS
+        )
+        found: dict[str, TokenPrice] = {}
+        async for price in _every(self._billing.ListPrices, request, "prices"):
+            rates = {rate.meter: Fraction(rate.amount) * _MILLION / rate.per for rate in price.rates}
+            found[price.resource] = TokenPrice(
+                rates.get(money_pb2.METER_INPUT_TOKENS), rates.get(money_pb2.METER_OUTPUT_TOKENS)
+            )
+        return found
 
     async def deployments(self, project: str) -> list[Deployed]:
         """Every deployment of a project, by its name.

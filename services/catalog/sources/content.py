@@ -239,15 +239,6 @@ class InstanceType(_Strict):
         return self
 
 
-class Content(_Strict):
-    """All files together."""
-
-    collections: list[Collection]
-    publishers: list[Publisher]
-    models: list[Model]
-    instance_types: list[InstanceType]
-
-
 class Collections(_Strict):
     collections: list[Collection]
     publishers: list[Publisher]

@@ -13,7 +13,16 @@ from pydantic import BaseModel, ValidationError
 
 from services.catalog.domain.errors import ContentInvalid
 from services.catalog.domain.replacements import replacement_cycles
-from services.catalog.sources.content import Collections, Content, InstanceTypes, Model, Models
+from services.catalog.sources.benchmarks import Benchmarks, read_benchmarks
+from services.catalog.sources.content import (
+    Collection,
+    Collections,
+    InstanceType,
+    InstanceTypes,
+    Model,
+    Models,
+    Publisher,
+)
 
 # The folder that comes with the service.
 SHIPPED = Path(__file__).parents[1] / "content"
@@ -35,6 +44,17 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
                     raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
                 seen.add(key.value)
         return mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """All files together."""
+
+    collections: list[Collection]
+    publishers: list[Publisher]
+    models: list[Model]
+    instance_types: list[InstanceType]
+    benchmarks: Benchmarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +103,8 @@ def check_content(folder: Path) -> tuple[Content | None, list[Finding]]:
     if types is not None:
         files.findings += files.twice("instance_types.yaml", "instance_types", [one.id for one in types.instance_types])
     files.findings += _models_twice(files, models)
+    known = {f"{model.publisher}/{model.id}" for _, _, model in _every_model(models)}
+    benchmarks = read_benchmarks(files, known)
     if head is None or types is None or files.findings:
         return None, files.findings
     content = Content(
@@ -90,6 +112,7 @@ def check_content(folder: Path) -> tuple[Content | None, list[Finding]]:
         publishers=head.publishers,
         models=[model for _, part in models for model in part.models],
         instance_types=types.instance_types,
+        benchmarks=benchmarks,
     )
     return content, _wrong_replacements(files, models)
 
@@ -112,22 +135,22 @@ class _Files:
         try:
             text = (self._folder / name).read_text()
         except OSError as missing:
-            self._add(name, 0, "", f"cannot be read: {missing.strerror}; a content folder has it")
+            self.add(name, 0, "", f"cannot be read: {missing.strerror}; a content folder has it")
             return None
         except UnicodeDecodeError as unreadable:
-            self._add(name, 0, "", f"is not YAML: {unreadable}")
+            self.add(name, 0, "", f"is not YAML: {unreadable}")
             return None
         try:
             return form.model_validate(yaml.load(text, Loader=_Loader))  # noqa: S506 - the loader is a safe one
         except yaml.YAMLError as unreadable:
             mark = getattr(unreadable, "problem_mark", None)
             problem = getattr(unreadable, "problem", None) or str(unreadable)
-            self._add(name, mark.line + 1 if mark else 0, "", f"is not YAML: {problem}")
+            self.add(name, mark.line + 1 if mark else 0, "", f"is not YAML: {problem}")
         except ValidationError as invalid:
             for error in invalid.errors():
                 field = ".".join(str(step) for step in error["loc"])
                 said = f"{field or 'the file'} is {str(error['input'])[:200]!r}: {error['msg']}"
-                self._add(name, self.line(name, error["loc"]), field, said)
+                self.add(name, self.line(name, error["loc"]), field, said)
         return None
 
     def line(self, name: str, steps: Iterable[str | int]) -> int:
@@ -150,7 +173,11 @@ class _Files:
                 line = self.line(name, (field, position, "id"))
                 yield Finding(name, line, f"{field}.{position}.id", f"{field}: {value!r} stands in the content twice")
 
-    def _add(self, name: str, line: int, field: str, reason: str) -> None:
+    def names(self, folder: str) -> list[str]:
+        """The YAML files of a folder, by name; none where there is no such folder."""
+        return [f"{folder}/{path.name}" for path in sorted((self._folder / folder).glob("*.yaml"))]
+
+    def add(self, name: str, line: int, field: str, reason: str) -> None:
         self.findings.append(Finding(name, line, field, reason))
 
 

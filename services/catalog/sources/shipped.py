@@ -20,7 +20,7 @@ from services.catalog.domain.records import (
     VerifiedConfiguration,
     VersionRecord,
 )
-from services.catalog.sources import content
+from services.catalog.sources import content, content_files
 from services.catalog.sources.content_files import license_text
 from services.catalog.sources.wheels import ArtifactMissing, locate, sha256_of
 
@@ -36,7 +36,7 @@ class Files:
     missing: str
 
 
-def records_of(folder: Path, read: content.Content) -> list[ModelRecord]:
+def records_of(folder: Path, read: content_files.Content) -> list[ModelRecord]:
     """Every model of a content folder; weights are read once to check their digest, so call it off the event loop."""
     support = {collection.id: collection.support for collection in read.collections}
     return [_model(folder, model, support[model.collection]) for model in read.models]

@@ -11,6 +11,7 @@ from services.catalog.domain.errors import ContentInvalid
 from services.catalog.sources.content_files import read_content
 from services.catalog.sources.shipped import records_of
 from services.catalog.storage.tables import CollectionRow, InstanceTypeRow, PublisherRow
+from services.catalog.usecases.benchmarks import put_benchmarks
 from services.catalog.usecases.put_models import put_models
 
 SOURCE = "content"
@@ -47,4 +48,5 @@ async def sync_content(database: Database, clock: Clock, folder: Path) -> int:
                 source=shape.source.model_dump(mode="json"),
             )
             await uow.session.merge(row)
+        await put_benchmarks(uow, SOURCE, content.benchmarks)
     return result.version_count

@@ -1,6 +1,7 @@
 """The catalog's tables; one file a topic."""
 
 from services.catalog.storage.tables.base import CHASSIS, CatalogTable
+from services.catalog.storage.tables.benchmarks import DatasetRow, PerformanceRunRow, ScenarioRow, ScoreRow
 from services.catalog.storage.tables.governance import LicenseAcceptanceRow, PolicyRow
 from services.catalog.storage.tables.hardware import InstanceTypeRow
 from services.catalog.storage.tables.models import (
@@ -17,13 +18,17 @@ __all__ = [
     "CHASSIS",
     "CatalogTable",
     "CollectionRow",
+    "DatasetRow",
     "InstanceTypeRow",
     "LicenseAcceptanceRow",
     "LicenseTextRow",
     "ModelRow",
     "ModelTextRow",
+    "PerformanceRunRow",
     "PolicyRow",
     "PublisherRow",
+    "ScenarioRow",
+    "ScoreRow",
     "VersionOriginRow",
     "VersionRow",
 ]

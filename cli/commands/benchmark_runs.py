@@ -1,0 +1,205 @@
+"""Measure models on real deployments, and list what was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import typer
+from modelyard.catalog.v1 import benchmarks_pb2, catalog_pb2
+from modelyard.deploy.v1 import deploy_pb2
+from modelyard_client import Modelyard, watch_deployment
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cli.commands.deployments import create_deployment
+from cli.commands.discover import find_model
+from cli.commands.prices import take_quote
+from cli.measure import Measured, MeasuringFailed, Protocol, measure
+from cli.output import Json, err, facts, json_document, moment, out, problem, short_name, table
+from cli.session import Project, UsageMistake, collect, connect, project_name, run
+
+benchmark = typer.Typer(help="Measure models on deployments of your own.", no_args_is_help=True)
+DEPLOYMENT = "measured"
+# Room for the answer and for what the chat template adds.
+_TEMPLATE_TOKENS = 64
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register these commands."""
+    app.add_typer(benchmark, name="benchmark", rich_help_panel="Discover")
+    benchmark.command("run")(run_benchmark)
+    benchmark.command("list")(list_runs)
+
+
+def run_benchmark(
+    name: Annotated[str, typer.Argument(metavar="MODEL")],
+    project: Project = "",
+    instance_type: Annotated[str, typer.Option(help="Instance type to measure on.")] = "local-1",
+    trials: Annotated[int, typer.Option(min=1, max=10_000, help="Trials; 336 in Azure's protocol.")] = Protocol.trials,
+    requests: Annotated[int, typer.Option(min=1, max=100, help="Requests a trial.")] = Protocol.requests_per_trial,
+    interval_s: Annotated[
+        int, typer.Option(min=0, max=86_400, help="Seconds between trials; 3600 in Azure's protocol.")
+    ] = Protocol.interval_s,
+    input_tokens: Annotated[int, typer.Option(min=1, help="Tokens in.")] = Protocol.input_tokens,
+    output_tokens: Annotated[int, typer.Option(min=1, help="Tokens out, at most.")] = Protocol.output_tokens,
+    as_json: Json = False,
+) -> None:
+    """Deploy a model on an instance of its own, measure how fast it answers, delete it, and keep the figures."""
+    parent = project_name(project)
+
+    async def work(modelyard: Modelyard) -> None:
+        model = await find_model(modelyard, name)
+        version = await modelyard.catalog.GetModelVersion(catalog_pb2.GetModelVersionRequest(name=model.latest_version))
+        chats = catalog_pb2.TASK_CHAT_COMPLETION in version.tasks
+        if not chats and catalog_pb2.TASK_EMBEDDINGS not in version.tasks:
+            raise UsageMistake(f"{model.name} neither chats nor embeds; only such models can be measured")
+        protocol = Protocol(trials, requests, interval_s, *_fitting(version, chats, input_tokens, output_tokens))
+        async with (
+            _deployed(modelyard, parent, model.latest_version, instance_type) as (deployment, key),
+            connect(key=key) as caller,
+        ):
+            measured = await _measured(caller, deployment, protocol, chats=chats)
+        stored = await modelyard.benchmarks.CreatePerformanceRun(
+            benchmarks_pb2.CreatePerformanceRunRequest(
+                parent=parent,
+                performance_run=_run(model.latest_version, instance_type, deployment, protocol, measured),
+            )
+        )
+        if as_json:
+            json_document(stored)
+            return
+        _print_run(stored)
+        out.print(f"[dim]its core-hours stand on the bill: `modelyard bill -p {parent.removeprefix('projects/')}`[/]")
+
+    run(work)
+
+
+def _fitting(version: catalog_pb2.ModelVersion, chats: bool, input_tokens: int, output_tokens: int) -> tuple[int, int]:
+    """Lengths that fit the served context."""
+    context = version.serving.context_tokens
+    if not chats:
+        return min(input_tokens, context - _TEMPLATE_TOKENS), 0
+    output = min(output_tokens, max(1, context // 4))
+    return min(input_tokens, context - output - _TEMPLATE_TOKENS), output
+
+
+@asynccontextmanager
+async def _deployed(
+    modelyard: Modelyard, parent: str, version: str, instance_type: str
+) -> AsyncIterator[tuple[deploy_pb2.Deployment, str]]:
+    """A deployment of its own behind an endpoint of its own, with a key; gone afterwards, whatever happens."""
+    quote = await take_quote(modelyard, parent, instance_type=instance_type)
+    endpoint = f"benchmark-{uuid.uuid4().hex[:12]}"
+    deployment = await create_deployment(modelyard, parent, endpoint, DEPLOYMENT, version, quote, count=1)
+    try:
+        await _until_active(modelyard, deployment)
+        made = await modelyard.projects.CreateApiKey(
+            deploy_pb2.CreateApiKeyRequest(parent=parent, endpoints=[endpoint])
+        )
+        try:
+            yield deployment, made.secret
+        finally:
+            await modelyard.projects.RevokeApiKey(deploy_pb2.RevokeApiKeyRequest(name=made.api_key.name))
+    finally:
+        await modelyard.deploy.DeleteEndpoint(deploy_pb2.DeleteEndpointRequest(name=f"{parent}/endpoints/{endpoint}"))
+
+
+async def _until_active(modelyard: Modelyard, deployment: deploy_pb2.Deployment) -> None:
+    with err.status(f"starting an instance of {short_name(deployment.model_version)}"):
+        async for seen in watch_deployment(modelyard, deployment.name):
+            if seen.state == deploy_pb2.DEPLOYMENT_STATE_ACTIVE:
+                return
+            if seen.state == deploy_pb2.DEPLOYMENT_STATE_FAILED:
+                problem(f"{deployment.name} did not start: {seen.state_detail}")
+                raise typer.Exit(1)
+    problem(f"{deployment.name} was deleted meanwhile")
+    raise typer.Exit(1)
+
+
+async def _measured(
+    caller: Modelyard, deployment: deploy_pb2.Deployment, protocol: Protocol, *, chats: bool
+) -> Measured:
+    endpoint = deployment.name.split("/")[3]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("measuring", total=protocol.request_count)
+        try:
+            return await measure(
+                caller, endpoint, protocol, chats=chats, told=lambda done: progress.update(task, completed=done)
+            )
+        except MeasuringFailed as failed:
+            problem(str(failed))
+            raise typer.Exit(1) from None
+
+
+def _run(
+    version: str, instance_type: str, deployment: deploy_pb2.Deployment, protocol: Protocol, measured: Measured
+) -> benchmarks_pb2.PerformanceRun:
+    return benchmarks_pb2.PerformanceRun(
+        model_version=version,
+        instance_type=instance_type,
+        deployment=deployment.name,
+        protocol={
+            "trials": protocol.trials,
+            "requests_per_trial": protocol.requests_per_trial,
+            "interval_s": protocol.interval_s,
+            "input_tokens": protocol.input_tokens,
+            "output_tokens": protocol.output_tokens,
+            "concurrency": 1,
+            "failed": len(measured.failures),
+        },
+        metrics={name: f"{value:.6f}" for name, value in measured.metrics().items()},
+        host=f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"[:200],
+    )
+
+
+def _print_run(stored: benchmarks_pb2.PerformanceRun) -> None:
+    facts(
+        [
+            ("model version", short_name(stored.model_version)),
+            ("instance type", stored.instance_type),
+            ("measured", moment(stored.run_time)),
+            *((name.replace("_", " "), value) for name, value in sorted(stored.protocol.items())),
+            *((name.replace("_", " "), value) for name, value in sorted(stored.metrics.items())),
+        ]
+    )
+
+
+def list_runs(
+    name: Annotated[str, typer.Argument(metavar="[MODEL]", help="Only of this model.")] = "",
+    project: Project = "",
+    as_json: Json = False,
+) -> None:
+    """List what was measured: by the project, and what ships with the platform."""
+
+    async def work(modelyard: Modelyard) -> None:
+        model = (await find_model(modelyard, name)).name if name else ""
+        request = benchmarks_pb2.ListPerformanceRunsRequest(parent=project_name(project), model=model)
+        found = await collect(modelyard.benchmarks.ListPerformanceRuns, request, "performance_runs")
+        if as_json:
+            json_document(found)
+            return
+        table(
+            "",
+            ("model version", "instance type", "measured", "first token, s", "p50, s", "p99, s", "tokens / s", "by"),
+            (
+                (
+                    short_name(one.model_version),
+                    one.instance_type,
+                    moment(one.run_time)[:10],
+                    one.metrics.get("first_token_mean_s", "–"),
+                    one.metrics.get("latency_p50_s", "–"),
+                    one.metrics.get("latency_p99_s", "–"),
+                    one.metrics.get("generated_tokens_per_s") or one.metrics.get("total_tokens_per_s", "–"),
+                    "shipped" if one.shared else "this project",
+                )
+                for one in found
+            ),
+            right=("first token, s", "p50, s", "p99, s", "tokens / s"),
+        )
+
+    run(work)
