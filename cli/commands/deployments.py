@@ -59,9 +59,7 @@ def deploy(
             name = quote if "/" in quote else f"{parent}/quotes/{quote}"
             priced = await modelyard.billing.GetQuote(billing_pb2.GetQuoteRequest(name=name))
         else:
-            priced = await take_quote(
-                modelyard, project, model=version if serverless else "", instance_type=instance_type
-            )
+            priced = await take_quote(modelyard, project, model=version, instance_type=instance_type)
         if not as_json:
             print_quote(priced)
             if not (yes or quote) and sys.stdin.isatty():

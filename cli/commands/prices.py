@@ -53,9 +53,13 @@ def prices(
 
 
 def quote(
-    model: Annotated[str, typer.Argument(help="Model for a serverless quote; leave it out with --instance-type.")] = "",
+    model: Annotated[
+        str, typer.Argument(help="Model that is to be deployed; serverless without --instance-type.")
+    ] = "",
     project: Project = "",
-    instance_type: Annotated[str, typer.Option(help="Instance type for a quote of managed compute.")] = "",
+    instance_type: Annotated[
+        str, typer.Option(help="Instance type for a quote of managed compute, for this model or for any.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Take a quote: the price of one unit, for one project, held for a while."""
@@ -73,13 +77,13 @@ def quote(
 async def take_quote(
     modelyard: Modelyard, project: str, *, model: str = "", instance_type: str = ""
 ) -> billing_pb2.Quote:
-    """A new quote, for a model's tokens or for an instance type's core-hour.
+    """A new quote, for a model's tokens, or for an instance type's core-hour, with or without the model it is for.
 
     Raises:
-        UsageMistake: not exactly one of the two.
+        UsageMistake: neither of the two.
     """
-    if bool(model) == bool(instance_type):
-        raise UsageMistake("name a model for a serverless quote, or --instance-type for managed compute")
+    if not model and not instance_type:
+        raise UsageMistake("name a model for a serverless quote, --instance-type for managed compute, or both")
     request = billing_pb2.CreateQuoteRequest(
         parent=project_name(project),
         model_version=await find_version(modelyard, model) if model else "",
@@ -101,7 +105,8 @@ def print_quote(taken: billing_pb2.Quote) -> None:
     facts(
         [
             ("quote", taken.name),
-            ("for", taken.instance_type or taken.model_version),
+            ("for", taken.model_version or "any model"),
+            ("on", taken.instance_type),
             ("way", "managed compute" if managed else "serverless API"),
             ("cores", taken.vcpus or ""),
             ("per hour", f"{taken.rates[0].amount} {taken.rates[0].currency} the instance" if managed else ""),
@@ -136,7 +141,7 @@ def quotes(project: Project = "", as_json: Json = False) -> None:
                 (
                     one.name.rpartition("/")[2],
                     enum_word(billing_pb2.OfferKind, one.kind, "OFFER_KIND_"),
-                    short_name(one.instance_type or one.model_version),
+                    " on ".join(short_name(name) for name in (one.model_version, one.instance_type) if name),
                     "\n".join(rate_words(rate) for rate in one.rates),
                     moment(one.expire_time),
                 )

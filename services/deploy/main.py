@@ -30,7 +30,7 @@ from services.deploy.rpc.trials import TrialServicer
 from services.deploy.settings import DeploySettings
 from services.deploy.storage import queries
 from services.deploy.storage.tables import CHASSIS
-from services.deploy.usecases.deployments import Limits
+from services.deploy.usecases.acceptance import Limits
 from services.deploy.usecases.launch import Launcher
 from services.deploy.usecases.reconcile import ReconcileLimits, Reconciler
 from services.deploy.usecases.trials import TrialLimits, watch_trials

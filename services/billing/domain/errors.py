@@ -26,21 +26,6 @@ class QuoteNotFound(Problem):
     reason = "QUOTE_NOT_FOUND"
 
 
-class ModelRetired(Problem):
-    """The version answers nothing any more."""
-
-    code = Code.FAILED_PRECONDITION
-    reason = "MODEL_RETIRED"
-    http = 410
-
-
-class ModelDeprecated(Problem):
-    """The version takes no new deployments."""
-
-    code = Code.FAILED_PRECONDITION
-    reason = "MODEL_DEPRECATED"
-
-
 class LineNotFound(Problem):
     """The bill of this period has no such line."""
 

@@ -77,7 +77,7 @@ class BillingServicer(billing_pb2_grpc.BillingServiceServicer):
             principal=caller.principal,
             project_uid=caller.project_uid,
             project=caller.project,
-            ask_catalog=lambda: self._catalog.offered(request.model_version, request.instance_type),
+            ask_catalog=lambda: self._catalog.offered(caller.project, request.model_version, request.instance_type),
             to_proto=quote_to_proto,
             valid_s=self._quote_valid_s,
         )

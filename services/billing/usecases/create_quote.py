@@ -11,9 +11,9 @@ from sqlalchemy.exc import IntegrityError
 
 from chassis.clock import Clock
 from chassis.database import Database
+from chassis.errors import Problem
 from chassis.ids import new_uid
 from chassis.rpc.idempotency import answered_before, remember_answer
-from services.billing.domain.errors import ModelDeprecated, ModelRetired, OfferNotAvailable
 from services.billing.domain.prices import OfferKind, Price, check_same_shape, current_price
 from services.billing.events.published import quote_created
 from services.billing.storage import reads
@@ -24,19 +24,20 @@ from services.billing.storage.tables import QuoteRow
 class Offered:
     """What the catalog says of what is to be quoted."""
 
-    # `publishers/*/models/*/versions/*` or `instanceTypes/*`, with `latest` resolved.
-    resource: str
     kind: OfferKind
+    # `publishers/*/models/*/versions/*` with `latest` resolved; empty for a type, whatever runs on it.
+    model_version: str
+    # `instanceTypes/*`; empty for serverless.
+    instance_type: str
+    # Cores of the type; 0 for serverless.
     vcpus: int
-    # "", "DEPRECATED" or "RETIRED".
-    stage: str
-    # Why it cannot be deployed this way here; empty when it can.
-    refusal: str
+    # Why it may not be deployed by this project; None where it may.
+    refusal: Problem | None
 
     @property
     def priced_resource(self) -> str:
-        """What price lists name: the model, not its version."""
-        return self.resource.partition("/versions/")[0]
+        """What price lists name: the type, or the model and not its version."""
+        return self.instance_type or self.model_version.partition("/versions/")[0]
 
 
 Ask = Callable[[], Awaitable[Offered]]
@@ -60,7 +61,7 @@ async def create_quote(
     The catalog is asked before the transaction, and not at all for a request that was answered before.
 
     Raises:
-        ModelRetired, ModelDeprecated: no new deployments.
+        Problem: the catalog's refusal, such as POLICY_REFUSED.
         OfferNotAvailable: not this way, not here.
         PriceNotFound: no price list has it.
         RequestIdReused: the id came before with another request.
@@ -69,7 +70,8 @@ async def create_quote(
     if before is not None:
         return before
     offered = await ask_catalog()
-    _check_offered(offered)
+    if offered.refusal is not None:
+        raise offered.refusal
     now = clock.now()
     try:
         async with database.unit_of_work() as uow:
@@ -100,29 +102,17 @@ async def _answer_given(
 
 
 def _row(offered: Offered, price: Price, *, project_uid: str, project: str, now: datetime, valid_s: float) -> QuoteRow:
-    serverless = offered.kind is OfferKind.SERVERLESS
-    if not serverless:
+    if offered.kind is OfferKind.MANAGED:
         check_same_shape(price, offered.vcpus)
     return QuoteRow(
         uid=new_uid(),
         project_uid=project_uid,
         project=project,
         kind=int(offered.kind),
-        model_version=offered.resource if serverless else "",
-        instance_type="" if serverless else offered.resource,
-        vcpus=0 if serverless else offered.vcpus,
+        model_version=offered.model_version,
+        instance_type=offered.instance_type,
+        vcpus=offered.vcpus,
         price_version=price.price_version,
         create_time=now,
         expire_time=now + timedelta(seconds=valid_s),
     )
-
-
-def _check_offered(offered: Offered) -> None:
-    if offered.stage == "RETIRED":
-        raise ModelRetired(f"{offered.resource} is retired; `modelyard models` shows those that take deployments")
-    if offered.stage == "DEPRECATED":
-        raise ModelDeprecated(
-            f"{offered.resource} is deprecated and takes no new deployments; `modelyard models` shows those that do"
-        )
-    if offered.refusal:
-        raise OfferNotAvailable(f"{offered.resource} cannot be deployed {offered.kind.name.lower()}: {offered.refusal}")

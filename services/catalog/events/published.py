@@ -21,14 +21,24 @@ def version_published(model_version: str, uid: str, stage: int, sequence: int, n
 
 
 def lifecycle_changed(
-    model_version: str, uid: str, stage: int, retire_time: datetime | None, sequence: int, now: datetime
+    model_version: str,
+    uid: str,
+    stage: int,
+    *,
+    deprecation_time: datetime | None,
+    retire_time: datetime | None,
+    replacement: str,
+    sequence: int,
+    now: datetime,
 ) -> Event:
     """A version's stage or dates changed."""
     message = events_pb2.VersionLifecycleChanged(
         model_version=model_version,
         uid=uid,
         stage=catalog_pb2.LifecycleStage.ValueType(stage),
+        deprecation_time=None if deprecation_time is None else timestamp(deprecation_time),
         retire_time=None if retire_time is None else timestamp(retire_time),
+        replacement=replacement,
     )
     return published_event(
         "catalog",

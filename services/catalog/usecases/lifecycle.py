@@ -51,7 +51,18 @@ def announce(uow: UnitOfWork, row: VersionRow, stage: Stage, now: datetime) -> N
     row.stage = int(stage)
     row.event_sequence += 1
     uow.session.add(row)
-    uow.emit(lifecycle_changed(row.name, row.uid, row.stage, retire_time(row), row.event_sequence, now))
+    uow.emit(
+        lifecycle_changed(
+            row.name,
+            row.uid,
+            row.stage,
+            deprecation_time=moment_of(row.deprecation_date),
+            retire_time=moment_of(row.retirement_date),
+            replacement=row.replacement,
+            sequence=row.event_sequence,
+            now=now,
+        )
+    )
 
 
 def stage_of(row: VersionRow, now: datetime) -> Stage:
@@ -62,11 +73,6 @@ def stage_of(row: VersionRow, now: datetime) -> Stage:
 def dates_of(row: VersionRow) -> Dates:
     """When the stages of a version begin."""
     return Dates(row.preview, _day(row.legacy_date), _day(row.deprecation_date), _day(row.retirement_date))
-
-
-def retire_time(row: VersionRow) -> datetime | None:
-    """From when a version answers nothing any more."""
-    return moment_of(row.retirement_date)
 
 
 def moment_of(text: str) -> datetime | None:

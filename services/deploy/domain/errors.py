@@ -134,20 +134,6 @@ class VersionDeprecated(Problem):
     reason = "MODEL_DEPRECATED"
 
 
-class ModelNotRunnable(Problem):
-    """The version cannot run on this platform this way."""
-
-    code = Code.FAILED_PRECONDITION
-    reason = "MODEL_NOT_RUNNABLE"
-
-
-class InstanceTypeTooSmall(Problem):
-    """The type has fewer cores or less memory than the version needs."""
-
-    code = Code.FAILED_PRECONDITION
-    reason = "INSTANCE_TYPE_TOO_SMALL"
-
-
 class InstanceCountInvalid(Problem):
     """Outside what one deployment may have."""
 

@@ -10,6 +10,7 @@ from chassis.database import Database, UnitOfWork
 from chassis.events import Event, decode_event
 from services.deploy.storage import queries
 from services.deploy.usecases.changes import Changes
+from services.deploy.usecases.versions import bring_up_to_date, hear
 
 
 class Consumed:
@@ -20,24 +21,19 @@ class Consumed:
         self._wanted = wanted
 
     async def lifecycle(self, uow: UnitOfWork, event: Event) -> None:
-        """Durable `deploy-lifecycle`: the retirement date travels in the route, where inference obeys it.
+        """Durable `deploy-lifecycle`: the dates travel in the route, where inference tells and obeys them.
 
-        A version's etag is the sequence of its newest lifecycle event, so what is older than the facts a deployment was
-        made from, or than what it heard since, changes nothing.
+        What is older than the facts a deployment was made from, or than what was heard since, changes nothing.
         """
         changed = decode_event(event, events_pb2.VersionLifecycleChanged)
+        seen = await hear(uow, self._database, event.aggregate_uid, changed, event.sequence)
         for deployment in await queries.deployments_of_version_locked(
             uow.session, self._database, changed.model_version
         ):
             facts = catalog_pb2.ModelVersion.FromString(deployment.version_facts)
-            if facts.etag.isdecimal() and int(facts.etag) >= event.sequence:
+            if not bring_up_to_date(facts, seen):
                 continue
-            facts.etag, facts.stage = str(event.sequence), changed.stage
-            facts.ClearField("retire_time")
-            deployment.retire_time = None
-            if changed.HasField("retire_time"):
-                facts.retire_time.CopyFrom(changed.retire_time)
-                deployment.retire_time = changed.retire_time.ToDatetime(UTC)
+            deployment.retire_time = facts.retire_time.ToDatetime(UTC) if facts.HasField("retire_time") else None
             deployment.version_facts = facts.SerializeToString(deterministic=True)
             deployment.revision += 1
             uow.session.add(deployment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -12,7 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from chassis.access import current_caller
 from chassis.clock import Clock
 from chassis.database import Database
-from chassis.errors import InvalidArgument
+from chassis.errors import PASSING, InvalidArgument, Problem
 from chassis.paging import page_size, page_token_decode, page_token_encode, split_page
 from services.deploy.compute.interface import ComputeProvider
 from services.deploy.domain.deployments import DeploymentState
@@ -28,7 +29,8 @@ from services.deploy.storage.convert import (
 )
 from services.deploy.storage.tables import DeploymentRow, EndpointRow, InstanceRow
 from services.deploy.usecases import deployments, endpoints
-from services.deploy.usecases.deployments import Limits
+from services.deploy.usecases.acceptance import Limits
+from services.deploy.usecases.can_deploy import can_deploy
 from services.deploy.usecases.reconcile import Reconciler
 
 Context = Any
@@ -135,6 +137,43 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
         )
         self._changed()
         return answer
+
+    async def CanDeploy(self, request: deploy_pb2.CanDeployRequest, context: Context) -> deploy_pb2.CanDeployResponse:
+        caller = current_caller()
+        wanted = deploy_pb2.CreateDeploymentRequest(
+            parent=request.parent,
+            deployment_id=request.deployment_id,
+            model_version=request.model_version,
+            instance_type=request.instance_type,
+            instance_count=request.instance_count or (1 if request.instance_type else 0),
+            quote=request.quote,
+        )
+        endpoint = ENDPOINT.parse(request.parent, "parent")["endpoint"]
+        answers = await self._neighbours.check(caller.project, request.model_version, request.instance_type)
+        quote_problem: Problem | None = None
+        try:
+            if request.quote:
+                answers = replace(answers, quote=await self._neighbours.quote(caller.project, request.quote))
+        except Problem as problem:
+            if problem.code in PASSING:
+                raise
+            quote_problem = problem
+        async with self._database.reader() as session:
+            checks = await can_deploy(
+                session,
+                self._clock.now(),
+                project_uid=caller.project_uid,
+                project=caller.project,
+                endpoint=endpoint,
+                request=wanted,
+                answers=answers,
+                quote_problem=quote_problem,
+                limits=self._limits,
+                endpoints_max=self._endpoints_max,
+            )
+        return deploy_pb2.CanDeployResponse(
+            allowed=all(check.passed for check in checks), checks=checks, model_version=answers.version.name
+        )
 
     async def GetDeployment(self, request: deploy_pb2.GetDeploymentRequest, context: Context) -> deploy_pb2.Deployment:
         async with self._database.reader() as session:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import grpc
 from modelyard.billing.v1 import billing_pb2, billing_pb2_grpc
-from modelyard.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+from modelyard.catalog.v1 import catalog_pb2, governance_pb2, governance_pb2_grpc
 
 from chassis.errors import InvalidArgument
 from chassis.rpc import problem_from_rpc_error
-from services.deploy.domain.errors import ModelNotRunnable, QuoteMismatch
-from services.deploy.usecases.deployments import Answers
+from services.deploy.domain.errors import QuoteMismatch
+from services.deploy.usecases.acceptance import Answers
 
 
 class Neighbours:
@@ -17,30 +19,42 @@ class Neighbours:
 
     def __init__(self, billing: grpc.aio.Channel, catalog: grpc.aio.Channel) -> None:
         self._billing = billing_pb2_grpc.BillingServiceStub(billing)
-        self._catalog = catalog_pb2_grpc.CatalogServiceStub(catalog)
+        self._governance = governance_pb2_grpc.GovernanceServiceStub(catalog)
 
-    async def newest_version(self, model: str) -> catalog_pb2.ModelVersion:
-        """The newest version of a model.
+    async def check(self, project: str, model_version: str, instance_type: str = "") -> Answers:
+        """What the catalog says of a version, for a project; without a type it is for the shared pool.
+
+        Args:
+            model_version: A model means its newest version.
 
         Raises:
+            InvalidArgument: no version.
             Problem: what the catalog answered, such as MODEL_NOT_FOUND.
         """
+        if not model_version:
+            raise InvalidArgument("set model_version; `modelyard models` shows what there is", field="model_version")
+        request = governance_pb2.CheckModelRequest(
+            parent=f"projects/{project}",
+            model_version=model_version,
+            instance_type=instance_type,
+            deployment_option=catalog_pb2.DEPLOYMENT_OPTION_MANAGED
+            if instance_type
+            else catalog_pb2.DEPLOYMENT_OPTION_SERVERLESS,
+        )
         try:
-            version: catalog_pb2.ModelVersion = await self._catalog.GetModelVersion(
-                catalog_pb2.GetModelVersionRequest(name=f"{model}/versions/latest")
-            )
+            answer = await self._governance.CheckModel(request)
         except grpc.aio.AioRpcError as error:
             raise problem_from_rpc_error(error) from error
-        return version
+        shape = answer.instance_type if instance_type else None
+        return Answers(billing_pb2.Quote(), answer.model_version, shape, answer.checks)
 
-    async def ask(self, project: str, quote: str, model_version: str, instance_type: str) -> Answers:
-        """The quote, the version and the type; without a type the deployment is serverless.
+    async def quote(self, project: str, quote: str) -> billing_pb2.Quote:
+        """A quote of a project.
 
         Raises:
             InvalidArgument: no quote.
-            QuoteMismatch: a quote of another project.
-            ModelNotRunnable: serverless takes the newest version only.
-            Problem: what the neighbour answered, such as QUOTE_NOT_FOUND or MODEL_NOT_FOUND.
+            QuoteMismatch: a quote of another project; deploy asks as itself and could read it, so it must not.
+            Problem: what billing answered, such as QUOTE_NOT_FOUND.
         """
         if not quote:
             raise InvalidArgument(
@@ -50,24 +64,17 @@ class Neighbours:
             raise QuoteMismatch(
                 f"quote {quote[:200]!r} is not of project {project!r}; `modelyard quote` makes one", field="quote"
             )
-        model, _, pinned = model_version.partition("/versions/")
-        newest_name = f"{model}/versions/latest"
-        # A serverless deployment always takes the newest; naming another one is a mistake to be told.
-        version_name = model_version if pinned and instance_type else newest_name
         try:
-            offered = await self._billing.GetQuote(billing_pb2.GetQuoteRequest(name=quote))
-            version = await self._catalog.GetModelVersion(catalog_pb2.GetModelVersionRequest(name=version_name))
-            shape = (
-                await self._catalog.GetInstanceType(catalog_pb2.GetInstanceTypeRequest(name=instance_type))
-                if instance_type
-                else None
-            )
+            found: billing_pb2.Quote = await self._billing.GetQuote(billing_pb2.GetQuoteRequest(name=quote))
         except grpc.aio.AioRpcError as error:
             raise problem_from_rpc_error(error) from error
-        if shape is None and pinned and model_version not in (newest_name, version.name):
-            raise ModelNotRunnable(
-                f"a serverless deployment takes the newest version only, {version.name}; deploy "
-                f"{model_version[:200]!r} on instances of your own",
-                field="model_version",
-            )
-        return Answers(offered, version, shape)
+        return found
+
+    async def ask(self, project: str, quote: str, model_version: str, instance_type: str) -> Answers:
+        """The quote, and what the catalog says of the version and the type.
+
+        Raises:
+            Problem: see `quote` and `check`.
+        """
+        offered = await self.quote(project, quote)
+        return replace(await self.check(project, model_version, instance_type), quote=offered)

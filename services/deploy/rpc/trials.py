@@ -9,8 +9,9 @@ from modelyard.deploy.v1 import trials_pb2, trials_pb2_grpc
 from chassis.clock import Clock
 from chassis.database import Database
 from services.deploy.rpc.neighbours import Neighbours
+from services.deploy.storage.convert import PROJECT
+from services.deploy.usecases.acceptance import Limits
 from services.deploy.usecases.changes import Changes
-from services.deploy.usecases.deployments import Limits
 from services.deploy.usecases.trials import TrialLimits, ensure_trial
 
 Context = Any
@@ -36,7 +37,8 @@ class TrialServicer(trials_pb2_grpc.TrialServiceServicer):
         self._trial_limits = trial_limits
 
     async def EnsureTrial(self, request: trials_pb2.EnsureTrialRequest, context: Context) -> trials_pb2.Trial:
-        version = await self._neighbours.newest_version(request.model)
-        trial = await ensure_trial(self._database, self._clock, version, self._limits, self._trial_limits)
+        project = PROJECT.parse(request.parent, "parent")["project"]
+        answers = await self._neighbours.check(project, request.model)
+        trial = await ensure_trial(self._database, self._clock, answers, self._limits, self._trial_limits)
         self._wanted.signal()
         return trial

@@ -1,4 +1,5 @@
-"""Reading deploy's rows. What a decision reads is locked, always in this order: project, endpoint, deployment, pool."""
+"""Reading deploy's rows. What a decision reads is locked, always in this order: project, endpoint, version, deployment,
+pool."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Select, Table, func, select, text, tuple_, type_coerce
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from chassis.database import Database
+from chassis.database import Database, UnitOfWork
 from services.deploy.domain.deployments import DeploymentState, InstanceState
 from services.deploy.storage.tables import (
     ApiKeyRow,
@@ -18,6 +19,7 @@ from services.deploy.storage.tables import (
     InstanceRow,
     PoolRow,
     ProjectRow,
+    SeenVersionRow,
     TrialRow,
 )
 
@@ -30,6 +32,7 @@ def table(row_class: Any) -> Table:
 
 _PROJECT, _KEY, _ENDPOINT = table(ProjectRow), table(ApiKeyRow), table(EndpointRow)
 _DEPLOYMENT, _INSTANCE, _POOL = table(DeploymentRow), table(InstanceRow), table(PoolRow)
+_SEEN = table(SeenVersionRow)
 
 
 async def _one(session: AsyncSession, query: Select[Any]) -> Any:
@@ -276,6 +279,21 @@ async def deployments_of_version_locked(
     return await _all(session, database.locking(query.order_by(_DEPLOYMENT.c.uid)))
 
 
+async def seen_version(session: AsyncSession, uid: str) -> SeenVersionRow | None:
+    """The newest that was heard of a version."""
+    row: SeenVersionRow | None = await _one(session, select(SeenVersionRow).where(_SEEN.c.uid == uid))
+    return row
+
+
+async def seen_version_locked(uow: UnitOfWork, database: Database, uid: str, model_version: str) -> SeenVersionRow:
+    """The newest that was heard of a version, about to count or to change; made where nothing was heard."""
+    made = SeenVersionRow(uid=uid, model_version=model_version, sequence=0, change=b"")
+    await database.insert_ignoring(uow, _SEEN, [made.model_dump()], returning=[_SEEN.c.uid])
+    query = database.locking(select(SeenVersionRow).where(_SEEN.c.uid == uid))
+    row: SeenVersionRow = (await uow.session.execute(query)).scalar_one()
+    return row
+
+
 async def pools(session: AsyncSession) -> list[PoolRow]:
     """Every pool."""
     return await _all(session, select(PoolRow))
@@ -284,6 +302,12 @@ async def pools(session: AsyncSession) -> list[PoolRow]:
 async def pools_locked(session: AsyncSession, database: Database) -> list[PoolRow]:
     """Every pool, about to change."""
     return await _all(session, database.locking(select(PoolRow).order_by(_POOL.c.uid)))
+
+
+async def pool_of_version(session: AsyncSession, model_version: str) -> PoolRow | None:
+    """The pool of a version; None where nobody has deployed it yet."""
+    row: PoolRow | None = await _one(session, select(PoolRow).where(_POOL.c.model_version == model_version))
+    return row
 
 
 async def pool_of_version_locked(session: AsyncSession, database: Database, model_version: str) -> PoolRow:

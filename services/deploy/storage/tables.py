@@ -125,6 +125,18 @@ class TrialRow(DeployTable, table=True):
     use_time: datetime = Field(sa_type=UtcTime, index=True)
 
 
+class SeenVersionRow(DeployTable, table=True):
+    """The newest that was heard of a version; who hears of it and who deploys it take turns on this row."""
+
+    __tablename__ = "seen_version"
+    uid: str = Field(primary_key=True)
+    model_version: str
+    # Of the event in `change`; 0 while nothing was heard.
+    sequence: int
+    # Serialized modelyard.catalog.v1.VersionLifecycleChanged; empty while nothing was heard.
+    change: bytes = Field(sa_type=LargeBinary)
+
+
 class PoolRow(DeployTable, table=True):
     """The shared warm instance of one model version."""
 

@@ -2,63 +2,36 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 
-from modelyard.billing.v1 import billing_pb2
-from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import deploy_pb2
 
 from chassis.clock import Clock
 from chassis.database import Database, UnitOfWork
-from chassis.errors import InvalidArgument
 from chassis.ids import new_uid
 from chassis.names import check_id
+from chassis.rpc.checks import problem_from_checks
 from chassis.rpc.idempotency import answered_before, remember_answer
 from services.deploy.domain.deployments import DeploymentState, check_instance_count
-from services.deploy.domain.errors import (
-    CapacityExceeded,
-    DeploymentExists,
-    DeploymentHasTraffic,
-    DeploymentNotFound,
-    DeploymentNotManaged,
-    InstanceTypeTooSmall,
-    ModelNotRunnable,
-    QuotaExceeded,
-    QuoteExpired,
-    QuoteMismatch,
-    VersionDeprecated,
-    VersionRetired,
-)
+from services.deploy.domain.errors import DeploymentHasTraffic, DeploymentNotFound, DeploymentNotManaged
 from services.deploy.domain.traffic import without
 from services.deploy.events.published import deployment_changed
 from services.deploy.storage import queries
 from services.deploy.storage.convert import DEPLOYMENT, deployment_to_proto
 from services.deploy.storage.tables import DeploymentRow, EndpointRow, PoolRow
+from services.deploy.usecases.acceptance import (
+    Answers,
+    Limits,
+    check_name,
+    check_quota,
+    check_quote,
+    check_shape,
+    promise,
+)
 from services.deploy.usecases.endpoints import SERVERLESS, check_etag, load_endpoint, mark_deleting
-
-GIB = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What billing and the catalog answered, asked before the transaction."""
-
-    quote: billing_pb2.Quote
-    version: catalog_pb2.ModelVersion
-    instance_type: catalog_pb2.InstanceType | None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the platform and an endpoint may hold."""
-
-    deployments_per_endpoint_max: int
-    instances_max: int
-    memory_bytes_max: int
-
+from services.deploy.usecases.versions import caught_up
 
 Ask = Callable[[], Awaitable[Answers]]
 
@@ -78,8 +51,9 @@ async def create_deployment(
     """Accept a deployment against a valid quote; WatchDeployment shows how it becomes active.
 
     Raises:
-        QuoteExpired, QuoteMismatch: see `_check_quote`.
-        VersionRetired, VersionDeprecated, ModelNotRunnable, InstanceTypeTooSmall: see `check_version`.
+        Problem: the catalog's refusal, such as POLICY_REFUSED.
+        QuoteExpired, QuoteMismatch: see `check_quote`.
+        VersionRetired, VersionDeprecated: the catalog announced it after it was asked.
         DeploymentExists, QuotaExceeded, CapacityExceeded: naming what is there and what is allowed.
     """
     check_id(request.deployment_id, "deployment_id")
@@ -97,25 +71,18 @@ async def create_deployment(
         before = await answered_before(uow, database, principal, request, deploy_pb2.Deployment)
         if before is not None:
             return before
-        _check_shape(request, owner)
-        _check_quote(request, answers, project_uid, now)
-        check_version(answers)
+        check_shape(request, owner.kind, endpoint)
+        check_quote(answers.quote, request, answers.version.name, project_uid, now)
+        refuse_failed(answers)
         existing = await queries.deployments_of(uow.session, [owner.uid])
-        if any(row.name == request.deployment_id for row in existing):
-            raise DeploymentExists(
-                f"deployment {request.deployment_id!r} exists behind endpoint {endpoint!r}; choose another name",
-                field="deployment_id",
-            )
-        if len(existing) >= limits.deployments_per_endpoint_max:
-            raise QuotaExceeded(
-                f"endpoint {endpoint!r} has {len(existing)} deployments; "
-                f"{limits.deployments_per_endpoint_max} are allowed: delete one"
-            )
+        check_name(request.deployment_id, endpoint, existing)
+        check_quota(endpoint, existing, limits)
+        answers = replace(answers, version=await caught_up(uow, database, answers.version))
         if owner.kind == SERVERLESS:
             row = await put_serverless(uow, database, owner, request, answers, now, limits)
         else:
             row = _row(owner, request, answers, now)
-            await check_capacity(uow, database, limits, row.uid, row.instance_count, row.memory_bytes)
+            await promise(uow, database, limits, row.uid, row.instance_count, row.memory_bytes)
             uow.session.add(row)
         if not owner.traffic and all(other.deleting for other in existing):
             # An endpoint whose only deployment gets no calls would be a trap; every later one begins at 0 %.
@@ -146,78 +113,20 @@ async def put_serverless(
     if not answers.version.HasField("provider"):
         pool = await _pool(uow, database, answers)
         row.pool_uid = pool.uid
-        await check_capacity(uow, database, limits, pool.uid, 1, pool.memory_bytes)
+        await promise(uow, database, limits, pool.uid, 1, pool.memory_bytes)
     uow.session.add(row)
     return row
 
 
-def _check_shape(request: deploy_pb2.CreateDeploymentRequest, owner: EndpointRow) -> None:
-    if owner.kind == SERVERLESS:
-        if request.instance_type or request.instance_count:
-            raise InvalidArgument(
-                f"endpoint {owner.name!r} is serverless: leave instance_type and instance_count empty",
-                field="instance_type",
-            )
-        return
-    if not request.instance_type:
-        raise InvalidArgument(f"endpoint {owner.name!r} is managed: set instance_type", field="instance_type")
-    check_instance_count(request.instance_count)
-
-
-def _check_quote(
-    request: deploy_pb2.CreateDeploymentRequest, answers: Answers, project_uid: str, now: datetime
-) -> None:
-    """The quote is this project's, holds, and is for what is deployed.
+def refuse_failed(answers: Answers) -> None:
+    """Refuse what the catalog refuses.
 
     Raises:
-        QuoteExpired: naming when.
-        QuoteMismatch: naming both sides.
+        Problem: with the reason of the gravest check, and what all of them say.
     """
-    quote = answers.quote
-    way_out = "`modelyard quote` makes a new one"
-    if quote.project_uid != project_uid:
-        raise QuoteMismatch(f"quote {request.quote!r} was made for another project; {way_out}", field="quote")
-    expires = quote.expire_time.ToDatetime(now.tzinfo)
-    if expires <= now:
-        raise QuoteExpired(f"quote {request.quote!r} expired at {expires.isoformat()}; {way_out}", field="quote")
-    offered = quote.instance_type or quote.model_version
-    wanted = request.instance_type or answers.version.name
-    if offered != wanted:
-        raise QuoteMismatch(f"quote {request.quote!r} is for {offered!r}, not for {wanted!r}; {way_out}", field="quote")
-
-
-def check_version(answers: Answers) -> None:
-    """The version takes new deployments and fits.
-
-    Raises:
-        VersionRetired, VersionDeprecated: by the catalog's stage.
-        ModelNotRunnable: no engine or no artifacts here.
-        InstanceTypeTooSmall: naming what it needs and what the type has.
-    """
-    version, shape = answers.version, answers.instance_type
-    if version.stage == catalog_pb2.LIFECYCLE_STAGE_RETIRED:
-        raise VersionRetired(f"{version.name} is retired; `modelyard models` shows those that take deployments")
-    if version.stage == catalog_pb2.LIFECYCLE_STAGE_DEPRECATED:
-        raise VersionDeprecated(f"{version.name} is deprecated and takes no new deployments")
-    option = catalog_pb2.DEPLOYMENT_OPTION_SERVERLESS if shape is None else catalog_pb2.DEPLOYMENT_OPTION_MANAGED
-    if option not in version.deployment_options:
-        raise ModelNotRunnable(f"{version.name} is not offered this way")
-    is_here = bool(version.artifacts) or version.HasField("provider")
-    if version.usability != catalog_pb2.USABILITY_RUNS_HERE or not is_here:
-        raise ModelNotRunnable(f"{version.name} cannot run here: {version.usability_detail}")
-    if shape is None:
-        return
-    if not shape.provider:
-        raise ModelNotRunnable(
-            f"no compute provider of this platform has {shape.name}; `modelyard instance-types` shows which"
-        )
-    needs = version.serving
-    if shape.vcpus < needs.min_vcpus or shape.memory_bytes < needs.min_memory_bytes:
-        raise InstanceTypeTooSmall(
-            f"{version.name} needs {needs.min_vcpus} cores and {needs.min_memory_bytes / GIB:g} GiB; "
-            f"{shape.name} has {shape.vcpus} and {shape.memory_bytes / GIB:g}",
-            field="instance_type",
-        )
+    refusal = problem_from_checks(answers.checks)
+    if refusal is not None:
+        raise refusal
 
 
 def _row(
@@ -274,45 +183,6 @@ async def _pool(uow: UnitOfWork, database: Database, answers: Answers) -> PoolRo
     return pool
 
 
-async def check_capacity(
-    uow: UnitOfWork, database: Database, limits: Limits, owner_uid: str, count: int, memory_bytes: int
-) -> None:
-    """Refuse a size of a deployment or pool that the platform has no room for.
-
-    What is promised counts, not what runs yet: each deployment and pool with the larger of what it wants and what of it
-    still lives.
-
-    Raises:
-        CapacityExceeded: naming what is promised, what is wanted and what is allowed.
-    """
-    await queries.lock_capacity(uow.session, database)
-    living = await queries.living_instances(uow.session)
-    deployments = await queries.living_deployments(uow.session)
-    wanted = {
-        row.pool_uid or row.uid: 1 if row.pool_uid else row.instance_count for row in deployments if not row.deleting
-    }
-    memory = {row.owner_uid: row.memory_bytes for row in living} | {row.uid: row.memory_bytes for row in deployments}
-    memory |= {row.uid: row.memory_bytes for row in await queries.pools(uow.session)}
-    lives = Counter(row.owner_uid for row in living)
-    promised = {uid: max(wanted.get(uid, 0), lives[uid]) for uid in wanted.keys() | lives.keys()}
-    more = max(count, lives[owner_uid]) - promised.get(owner_uid, 0)
-    if more <= 0:
-        return
-    instances = sum(promised.values())
-    if instances + more > limits.instances_max:
-        raise CapacityExceeded(
-            f"{instances} instances run or are wanted and {more} more are asked for; {limits.instances_max} are allowed on "
-            "this platform: scale another deployment down, or raise MODELYARD_DEPLOY_INSTANCES_MAX"
-        )
-    used = sum(promised[uid] * memory[uid] for uid in promised)
-    if used + more * memory_bytes > limits.memory_bytes_max:
-        raise CapacityExceeded(
-            f"instances hold {used / GIB:.1f} GiB and {more * memory_bytes / GIB:.1f} GiB more are asked for; "
-            f"{limits.memory_bytes_max / GIB:.1f} GiB are allowed on this platform: scale another deployment down, or "
-            "raise MODELYARD_DEPLOY_INSTANCES_MEMORY_BYTES_MAX"
-        )
-
-
 async def scale_deployment(
     database: Database, project_uid: str, endpoint: str, name: str, count: int, etag: str, limits: Limits
 ) -> deploy_pb2.Deployment:
@@ -332,7 +202,7 @@ async def scale_deployment(
             raise DeploymentNotManaged(f"deployment {name!r} is serverless and has no instances of its own")
         check_instance_count(count)
         if count > row.instance_count:
-            await check_capacity(uow, database, limits, row.uid, count, row.memory_bytes)
+            await promise(uow, database, limits, row.uid, count, row.memory_bytes)
         if count != row.instance_count or row.failed_starts:
             row.instance_count = count
             row.failed_starts = 0

@@ -52,9 +52,7 @@ async def create_endpoint(
                 f"endpoint {request.endpoint_id!r} exists in project {project!r}; choose another name",
                 field="endpoint_id",
             )
-        count = await queries.endpoint_count(uow.session, project_uid)
-        if count >= endpoints_max:
-            raise QuotaExceeded(f"project {project!r} has {count} endpoints; {endpoints_max} are allowed: delete one")
+        check_endpoints_left(project, await queries.endpoint_count(uow.session, project_uid), endpoints_max)
         row = EndpointRow(
             uid=new_uid(),
             project_uid=project_uid,
@@ -72,6 +70,16 @@ async def create_endpoint(
         answer = endpoint_to_proto(row, [])
         await remember_answer(uow, database, clock, principal, request, answer)
         return answer
+
+
+def check_endpoints_left(project: str, count: int, endpoints_max: int) -> None:
+    """The project may have one more endpoint.
+
+    Raises:
+        QuotaExceeded: naming how many it has and may have.
+    """
+    if count >= endpoints_max:
+        raise QuotaExceeded(f"project {project!r} has {count} endpoints; {endpoints_max} are allowed: delete one")
 
 
 async def update_traffic(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from modelyard.billing.v1 import billing_pb2
-from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import deploy_pb2, trials_pb2
 
 from chassis.clock import Clock
@@ -19,10 +17,12 @@ from services.deploy.domain.errors import TrialsExhausted
 from services.deploy.events.published import project_access, project_created
 from services.deploy.storage import queries
 from services.deploy.storage.tables import EndpointRow, ProjectRow, TrialRow
+from services.deploy.usecases.acceptance import Answers, Limits
 from services.deploy.usecases.changes import Changes
-from services.deploy.usecases.deployments import Answers, Limits, check_version, put_serverless
+from services.deploy.usecases.deployments import put_serverless, refuse_failed
 from services.deploy.usecases.endpoints import SERVERLESS, end_endpoint
 from services.deploy.usecases.projects import PLATFORM_PROJECT
+from services.deploy.usecases.versions import caught_up
 
 log = get_logger(__name__)
 DEPLOYMENT_NAME = "trial"
@@ -39,20 +39,23 @@ class TrialLimits:
 
 
 async def ensure_trial(
-    database: Database, clock: Clock, version: catalog_pb2.ModelVersion, limits: Limits, trial_limits: TrialLimits
+    database: Database, clock: Clock, answers: Answers, limits: Limits, trial_limits: TrialLimits
 ) -> trials_pb2.Trial:
     """Make a version callable for trials, or keep it so.
 
     Its calls are recorded under the platform's project, without a rate: nobody pays, and no token is lost.
 
+    Args:
+        answers: What the catalog says to the project that asks: its policy and accepted licences count.
+
     Raises:
-        VersionRetired, VersionDeprecated, ModelNotRunnable: see `check_version`.
+        Problem: the catalog's refusal, such as POLICY_REFUSED.
+        VersionRetired, VersionDeprecated: the catalog announced it after it was asked.
         TrialsExhausted: too many others are in use.
         CapacityExceeded: the platform has no room.
     """
-    answers = Answers(billing_pb2.Quote(), version, None)
-    check_version(answers)
-    now = clock.now()
+    refuse_failed(answers)
+    version, now = answers.version, clock.now()
     async with database.unit_of_work() as uow:
         project = await _platform_project(uow, database, now)
         name = endpoint_name(version.name)
@@ -62,6 +65,7 @@ async def ensure_trial(
             endpoint = _endpoint(project, name, now)
             uow.session.add(endpoint)
             request = deploy_pb2.CreateDeploymentRequest(deployment_id=DEPLOYMENT_NAME)
+            answers = replace(answers, version=await caught_up(uow, database, version))
             deployment = await put_serverless(uow, database, endpoint, request, answers, now, limits)
             uow.session.add(TrialRow(endpoint_uid=endpoint.uid, model_version=version.name, use_time=now))
         else:

@@ -13,8 +13,6 @@ from modelyard.billing.v1 import billing_pb2
 from chassis.database import Database
 from chassis.errors import DependencyUnavailable, RequestIdReused
 from services.billing.domain.errors import (
-    ModelDeprecated,
-    ModelRetired,
     OfferNotAvailable,
     PriceListInvalid,
     PriceNotFound,
@@ -41,8 +39,9 @@ from tests.integration.billing.build import (
     usage,
 )
 
-TALKER = Offered(f"{MODEL}/versions/1", OfferKind.SERVERLESS, 0, "", "")
-SMALL = Offered("instanceTypes/small", OfferKind.MANAGED, 2, "", "")
+TALKER = Offered(OfferKind.SERVERLESS, f"{MODEL}/versions/1", "", 0, None)
+SMALL = Offered(OfferKind.MANAGED, "", "instanceTypes/small", 2, None)
+REFUSED = OfferNotAvailable("no engine")
 
 LIST = """
 list: test
@@ -129,12 +128,20 @@ async def test_a_quote_says_the_current_rates(make_database: DatabaseFactory, cl
     assert len(await outbox(database, "event", "modelyard.billing.v1.quote.created.")) == 1
 
 
+async def test_a_model_on_a_type_is_quoted_together(make_database: DatabaseFactory, clock: ManualClock) -> None:
+    """The core-hour is the type's; the quote says what is to run on it."""
+    database = await ledger_with_prices(make_database)
+    made = await quote(database, clock, answering(replace(SMALL, model_version=f"{MODEL}/versions/1")))
+    assert (made.instance_type, made.model_version, made.vcpus) == (SMALL.instance_type, TALKER.model_version, 2)
+    assert made.kind == billing_pb2.OFFER_KIND_MANAGED
+
+
 async def test_a_repeated_request_gets_the_first_answer(make_database: DatabaseFactory, clock: ManualClock) -> None:
-    """One quote a request id, also when the model was retired in between."""
+    """One quote a request id, also when the model may not be deployed any more."""
     database = await ledger_with_prices(make_database)
     first = await quote(database, clock, request_id="once")
     clock.advance(10)
-    again = await quote(database, clock, answering(replace(TALKER, stage="RETIRED")), request_id="once")
+    again = await quote(database, clock, answering(replace(TALKER, refusal=REFUSED)), request_id="once")
     assert again == first
     assert await count_of(database, QuoteRow) == 1
 
@@ -161,10 +168,8 @@ async def test_a_request_id_is_for_one_request(make_database: DatabaseFactory, c
 @pytest.mark.parametrize(
     ("offered", "refusal"),
     [
-        (replace(TALKER, stage="RETIRED"), ModelRetired),
-        (replace(TALKER, stage="DEPRECATED"), ModelDeprecated),
-        (replace(TALKER, refusal="no engine"), OfferNotAvailable),
-        (replace(TALKER, resource="publishers/acme/models/mute/versions/1"), PriceNotFound),
+        (replace(TALKER, refusal=REFUSED), OfferNotAvailable),
+        (replace(TALKER, model_version="publishers/acme/models/mute/versions/1"), PriceNotFound),
         (replace(SMALL, vcpus=4), OfferNotAvailable),
     ],
 )

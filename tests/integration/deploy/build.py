@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from modelyard.billing.v1 import billing_pb2
 from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import deploy_pb2, events_pb2, routes_pb2
+from modelyard.type.v1 import checks_pb2
 from sqlalchemy import select
 
 from chassis.database import Database
@@ -22,7 +23,7 @@ from services.deploy.compute.interface import InstanceSpec, InstanceState, Insta
 from services.deploy.main import MIGRATIONS
 from services.deploy.storage.tables import CHASSIS, DeploymentRow, InstanceRow, TrialRow
 from services.deploy.usecases import deployments, endpoints, projects
-from services.deploy.usecases.deployments import Answers, Limits
+from services.deploy.usecases.acceptance import Answers, Limits
 from services.deploy.usecases.launch import Launcher
 from services.deploy.usecases.reconcile import ReconcileLimits, Reconciler
 from services.deploy.weights.cache import CacheLimits, WeightsCache
@@ -80,11 +81,20 @@ class Neighbourhood:
         self.quote.expire_time.FromDatetime(START + timedelta(days=1))
         self.version = version()
         self.instance_type = instance_type() if managed else None
+        # What the catalog finds.
+        self.checks = [checks_pb2.Check(subject="stage", passed=True, message="it is generally available")]
         self.asked = 0
 
     async def ask(self) -> Answers:
         self.asked += 1
-        return Answers(self.quote, self.version, self.instance_type)
+        return self.answers()
+
+    def answers(self) -> Answers:
+        return Answers(self.quote, self.version, self.instance_type, self.checks)
+
+    def refuse(self, reason: str, message: str = "the catalog refuses it") -> None:
+        """Let the catalog find something that stands in the way."""
+        self.checks.append(checks_pb2.Check(subject="something", reason=reason, message=message))
 
 
 @dataclass

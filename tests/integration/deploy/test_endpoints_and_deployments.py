@@ -21,13 +21,9 @@ from services.deploy.domain.errors import (
     DeploymentNotManaged,
     EndpointExists,
     EndpointNotFound,
-    InstanceTypeTooSmall,
-    ModelNotRunnable,
     QuotaExceeded,
     QuoteExpired,
     QuoteMismatch,
-    VersionDeprecated,
-    VersionRetired,
 )
 from services.deploy.storage import queries
 from services.deploy.storage.tables import DeploymentRow, EndpointRow
@@ -44,7 +40,6 @@ from tests.integration.deploy.build import (
     VERSION,
     Neighbourhood,
     Platform,
-    version,
 )
 
 
@@ -260,25 +255,29 @@ async def test_a_quote_for_something_else_is_refused(platform: Platform, kind: i
         await platform.deploy(kind=kind, neighbours=neighbours)
 
 
-@pytest.mark.parametrize(
-    ("changes", "refusal"),
-    [
-        ({"stage": catalog_pb2.LIFECYCLE_STAGE_RETIRED}, VersionRetired),
-        ({"stage": catalog_pb2.LIFECYCLE_STAGE_DEPRECATED}, VersionDeprecated),
-        ({"usability": catalog_pb2.USABILITY_NEEDS_HARDWARE}, ModelNotRunnable),
-        ({"serving": catalog_pb2.Serving(min_vcpus=3)}, InstanceTypeTooSmall),
-        ({"serving": catalog_pb2.Serving(min_memory_bytes=5 * GIB)}, InstanceTypeTooSmall),
-    ],
-)
-async def test_a_version_that_cannot_be_deployed_is_refused(
-    platform: Platform, changes: dict[str, Any], refusal: type[Problem]
-) -> None:
-    """Retired, deprecated, not for this platform, or too large for the type."""
+async def test_what_the_catalog_refuses_is_refused(platform: Platform) -> None:
+    """With the reason of the gravest, and all that was found; no deployment is left behind."""
     await platform.add_endpoint()
     neighbours = Neighbourhood(platform.project_uid, MANAGED)
-    neighbours.version = version(**changes)
-    with pytest.raises(refusal):
+    neighbours.refuse("MODEL_DEPRECATED", "it takes no new deployments")
+    neighbours.refuse("INSTANCE_TYPE_TOO_SMALL", "it needs 3 cores")
+    with pytest.raises(Problem, match=r"no new deployments\. Also: it needs 3 cores") as refused:
         await platform.deploy(neighbours=neighbours)
+    assert refused.value.message == "it takes no new deployments. Also: it needs 3 cores"
+    assert refused.value.reason == "MODEL_DEPRECATED"
+    assert refused.value.metadata == {"reasons": "MODEL_DEPRECATED,INSTANCE_TYPE_TOO_SMALL"}
+    assert await platform.rows(DeploymentRow) == []
+
+
+async def test_a_quote_for_one_version_on_a_type(platform: Platform) -> None:
+    """A managed quote that names a version is for that version alone."""
+    await platform.add_endpoint()
+    neighbours = Neighbourhood(platform.project_uid, MANAGED)
+    neighbours.quote.model_version = VERSION
+    await platform.deploy(neighbours=neighbours)
+    neighbours.quote.model_version = "publishers/acme/models/other/versions/1"
+    with pytest.raises(QuoteMismatch):
+        await platform.deploy("green", neighbours=neighbours)
 
 
 async def test_kinds_are_not_mixed(platform: Platform) -> None:

@@ -9,11 +9,12 @@ import grpc
 import pytest
 import pytest_asyncio
 from modelyard.billing.v1 import billing_pb2, billing_pb2_grpc
-from modelyard.catalog.v1 import catalog_pb2, catalog_pb2_grpc
+from modelyard.catalog.v1 import catalog_pb2, governance_pb2, governance_pb2_grpc
+from modelyard.type.v1 import checks_pb2
 
 from chassis.errors import InvalidArgument, Problem
 from chassis.rpc import service_channel
-from services.deploy.domain.errors import ModelNotRunnable, QuoteMismatch
+from services.deploy.domain.errors import QuoteMismatch
 from services.deploy.rpc.neighbours import Neighbours
 from tests.integration.deploy.build import TYPE
 
@@ -30,25 +31,28 @@ class Billing(billing_pb2_grpc.BillingServiceServicer):
         return billing_pb2.Quote(name=QUOTE)
 
 
-class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
-    """One model with two versions, of which the second is the newest."""
+class Governance(governance_pb2_grpc.GovernanceServiceServicer):
+    """One model with two versions, of which the second is the newest; deprecated, and everything is said at once."""
 
-    async def GetModelVersion(
-        self, request: catalog_pb2.GetModelVersionRequest, context: Any
-    ) -> catalog_pb2.ModelVersion:
-        return catalog_pb2.ModelVersion(name=request.name.replace("/latest", "/2"))
-
-    async def GetInstanceType(
-        self, request: catalog_pb2.GetInstanceTypeRequest, context: Any
-    ) -> catalog_pb2.InstanceType:
-        return catalog_pb2.InstanceType(name=request.name)
+    async def CheckModel(
+        self, request: governance_pb2.CheckModelRequest, context: Any
+    ) -> governance_pb2.CheckModelResponse:
+        if not request.model_version.startswith(MODEL):
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        name = request.model_version if "/versions/" in request.model_version else f"{MODEL}/versions/2"
+        way = catalog_pb2.DeploymentOption.Name(request.deployment_option)
+        return governance_pb2.CheckModelResponse(
+            checks=[checks_pb2.Check(reason="MODEL_DEPRECATED", message=f"{way} for {request.parent}")],
+            model_version=catalog_pb2.ModelVersion(name=name),
+            instance_type=catalog_pb2.InstanceType(name=request.instance_type) if request.instance_type else None,
+        )
 
 
 @pytest_asyncio.fixture
 async def neighbours() -> AsyncIterator[Neighbours]:
     server = grpc.aio.server()
     billing_pb2_grpc.add_BillingServiceServicer_to_server(Billing(), server)
-    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(), server)
+    governance_pb2_grpc.add_GovernanceServiceServicer_to_server(Governance(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     channel = service_channel(f"127.0.0.1:{port}", lambda: "token")
@@ -57,25 +61,19 @@ async def neighbours() -> AsyncIterator[Neighbours]:
     await server.stop(0)
 
 
-@pytest.mark.parametrize("asked", [MODEL, f"{MODEL}/versions/latest", f"{MODEL}/versions/2"])
-async def test_serverless_takes_the_newest_version(neighbours: Neighbours, asked: str) -> None:
-    """Named, or left to the catalog."""
-    answers = await neighbours.ask("shop", QUOTE, asked, "")
-    assert (answers.version.name, answers.instance_type) == (f"{MODEL}/versions/2", None)
+@pytest.mark.parametrize(("instance_type", "way"), [(TYPE, "MANAGED"), ("", "SERVERLESS")])
+async def test_the_catalog_is_asked_for_the_project(neighbours: Neighbours, instance_type: str, way: str) -> None:
+    """Which way it is to be deployed follows from the type; what the catalog finds is taken over, not judged."""
+    answers = await neighbours.ask("shop", QUOTE, MODEL, instance_type)
+    assert (answers.quote.name, answers.version.name) == (QUOTE, f"{MODEL}/versions/2")
+    assert (answers.instance_type is not None) == bool(instance_type)
+    assert [check.message for check in answers.checks] == [f"DEPLOYMENT_OPTION_{way} for projects/shop"]
 
 
-async def test_serverless_takes_no_older_version(neighbours: Neighbours) -> None:
-    """The message names the newest one and the way to the older."""
-    with pytest.raises(ModelNotRunnable, match=f"newest version only, {MODEL}/versions/2; deploy .* of your own"):
-        await neighbours.ask("shop", QUOTE, f"{MODEL}/versions/1", "")
-
-
-@pytest.mark.parametrize(("asked", "then"), [(f"{MODEL}/versions/1", "1"), (MODEL, "2")])
-async def test_managed_takes_any_version(neighbours: Neighbours, asked: str, then: str) -> None:
-    """The newest where none is named."""
-    answers = await neighbours.ask("shop", QUOTE, asked, TYPE)
-    assert answers.version.name == f"{MODEL}/versions/{then}"
-    assert answers.instance_type is not None
+async def test_a_deployment_needs_a_version(neighbours: Neighbours) -> None:
+    """The message says what there is."""
+    with pytest.raises(InvalidArgument, match="modelyard models"):
+        await neighbours.ask("shop", QUOTE, "", TYPE)
 
 
 async def test_a_deployment_needs_a_quote(neighbours: Neighbours) -> None:

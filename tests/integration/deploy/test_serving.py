@@ -32,7 +32,7 @@ from services.deploy.rpc.deployments import DeployServicer
 from services.deploy.rpc.directory import DatabaseRoleDirectory
 from services.deploy.rpc.projects import ProjectServicer
 from services.deploy.storage.tables import CHASSIS
-from services.deploy.usecases.deployments import Answers
+from services.deploy.usecases.acceptance import Answers
 from services.deploy.usecases.launch import Launcher
 from services.deploy.usecases.reconcile import ReconcileLimits, Reconciler
 from services.deploy.weights.cache import WeightsCache

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
-from modelyard.catalog.v1 import catalog_pb2
+from modelyard.billing.v1 import billing_pb2
 from modelyard.deploy.v1 import deploy_pb2, events_pb2, trials_pb2
+from modelyard.type.v1 import checks_pb2
 
+from chassis.errors import Problem
 from services.deploy.domain.deployments import DeploymentState
-from services.deploy.domain.errors import ProjectExists, TrialsExhausted, VersionDeprecated
+from services.deploy.domain.errors import ProjectExists, TrialsExhausted
+from services.deploy.usecases.acceptance import Answers
 from services.deploy.usecases.projects import PLATFORM_PROJECT
 from services.deploy.usecases.trials import TrialLimits, end_idle_trials, ensure_trial
-from tests.conftest import DatabaseFactory
-from tests.integration.deploy.build import LIMITS, Platform, platform_with_project, version
+from tests.integration.deploy.build import LIMITS, Platform, version
 
 LIMIT = TrialLimits(trials_max=2, idle_s=600)
 
 
-@pytest.fixture
-async def platform(make_database: DatabaseFactory) -> Platform:
-    return await platform_with_project(make_database)
-
-
-async def ensure(platform: Platform, number: int = 1, **facts: object) -> trials_pb2.Trial:
-    wanted = version(name=f"publishers/acme/models/talker/versions/{number}", **facts)
-    return await ensure_trial(platform.database, platform.clock, wanted, LIMITS, LIMIT)
+async def ensure(platform: Platform, number: int = 1, *checks: checks_pb2.Check) -> trials_pb2.Trial:
+    wanted = version(name=f"publishers/acme/models/talker/versions/{number}", uid=f"version-{number}")
+    answers = Answers(billing_pb2.Quote(), wanted, None, checks)
+    return await ensure_trial(platform.database, platform.clock, answers, LIMITS, LIMIT)
 
 
 async def test_a_model_becomes_callable(platform: Platform) -> None:
@@ -79,12 +75,11 @@ async def test_the_one_unused_longest_makes_room(platform: Platform) -> None:
     assert sorted(wanted) == ["2", "3"]
 
 
-async def test_a_version_that_takes_no_deployments_takes_no_trials(platform: Platform) -> None:
-    """By the catalog's stage."""
-    ended = Timestamp()
-    ended.FromDatetime(platform.clock.now() + timedelta(days=1))
-    with pytest.raises(VersionDeprecated):
-        await ensure(platform, stage=catalog_pb2.LIFECYCLE_STAGE_DEPRECATED, retire_time=ended)
+async def test_what_a_project_may_not_deploy_it_may_not_try(platform: Platform) -> None:
+    """The catalog answers for the project that asks: its policy and its licences count."""
+    with pytest.raises(Problem) as refused:
+        await ensure(platform, 1, checks_pb2.Check(reason="POLICY_REFUSED", message="a rule refuses it"))
+    assert refused.value.reason == "POLICY_REFUSED"
 
 
 async def test_nobody_else_takes_the_platforms_project(platform: Platform) -> None:

@@ -116,7 +116,7 @@ class Quote(_message.Message):
     kind: Global___OfferKind.ValueType
     """What it is for."""
     model_version: _builtins.str
-    """Serverless: `publishers/*/models/*/versions/*`. Managed: empty."""
+    """`publishers/*/models/*/versions/*`. Managed: empty where the quote is for the type, whatever runs on it."""
     instance_type: _builtins.str
     """Managed: `instanceTypes/*`. Serverless: empty."""
     vcpus: _builtins.int
@@ -363,9 +363,11 @@ class CreateQuoteRequest(_message.Message):
     parent: _builtins.str
     """`projects/{project}`."""
     model_version: _builtins.str
-    """For serverless: `publishers/*/models/*/versions/*`, or a model, which means its newest version."""
+    """`publishers/*/models/*/versions/*`, or a model, which means its newest version. Without an instance type the quote is
+    for its serverless use; with one it is for that version on that type, and is refused where it does not fit.
+    """
     instance_type: _builtins.str
-    """For managed: `instanceTypes/*`. Exactly one of the two is set."""
+    """For managed: `instanceTypes/*`. At least one of the two is set."""
     request_id: _builtins.str
     """Makes a repeat of this request return the first one's answer; at most 64 characters."""
     def __init__(

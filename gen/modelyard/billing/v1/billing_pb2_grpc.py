@@ -94,8 +94,9 @@ class BillingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateQuote(self, request, context):
-        """Prices one unit for one project: a version's tokens, or a type's core-hour; never a count. Refused: PRICE_NOT_FOUND,
-        OFFER_NOT_AVAILABLE, MODEL_RETIRED, MODEL_DEPRECATED.
+        """Prices one unit for one project: a version's tokens, or a type's core-hour, with or without the version that is to
+        run on it; never a count. Refused: PRICE_NOT_FOUND, OFFER_NOT_AVAILABLE, and with the reasons of the catalog's
+        CheckModel, such as MODEL_RETIRED, POLICY_REFUSED and LICENSE_NOT_ACCEPTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

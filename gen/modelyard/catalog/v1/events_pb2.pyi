@@ -58,15 +58,23 @@ class VersionLifecycleChanged(_message.Message):
     UID_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
     RETIRE_TIME_FIELD_NUMBER: _builtins.int
+    DEPRECATION_TIME_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Resource name of the version."""
     uid: _builtins.str
     """Immutable id of the version."""
     stage: _catalog_pb2.LifecycleStage.ValueType
     """Stage from now on."""
+    replacement: _builtins.str
+    """`publishers/*/models/*` to move to; empty where none is named."""
     @_builtins.property
     def retire_time(self) -> _timestamp_pb2.Timestamp:
         """From when it answers nothing any more, UTC; unset where none is set."""
+
+    @_builtins.property
+    def deprecation_time(self) -> _timestamp_pb2.Timestamp:
+        """From when it takes no new deployments, UTC; unset where none is set."""
 
     def __init__(
         self,
@@ -75,10 +83,12 @@ class VersionLifecycleChanged(_message.Message):
         uid: _builtins.str = ...,
         stage: _catalog_pb2.LifecycleStage.ValueType = ...,
         retire_time: _timestamp_pb2.Timestamp | None = ...,
+        deprecation_time: _timestamp_pb2.Timestamp | None = ...,
+        replacement: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retire_time", b"retire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deprecation_time", b"deprecation_time", "retire_time", b"retire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "retire_time", b"retire_time", "stage", b"stage", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deprecation_time", b"deprecation_time", "model_version", b"model_version", "replacement", b"replacement", "retire_time", b"retire_time", "stage", b"stage", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

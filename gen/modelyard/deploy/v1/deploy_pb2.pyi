@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from modelyard.type.v1 import access_pb2 as _access_pb2
+from modelyard.type.v1 import checks_pb2 as _checks_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -1014,6 +1015,80 @@ class CreateDeploymentRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateDeploymentRequest: _TypeAlias = CreateDeploymentRequest  # noqa: Y015
+
+@_typing.final
+class CanDeployRequest(_message.Message):
+    """What would be deployed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    INSTANCE_TYPE_FIELD_NUMBER: _builtins.int
+    INSTANCE_COUNT_FIELD_NUMBER: _builtins.int
+    QUOTE_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`projects/{project}/endpoints/{endpoint}`; an endpoint that is not there would be made first."""
+    deployment_id: _builtins.str
+    """Name of the deployment; empty leaves it out."""
+    model_version: _builtins.str
+    """Resource name of a model, which means its newest version, or of a version."""
+    instance_type: _builtins.str
+    """Managed: `instanceTypes/{instance_type}`. Serverless: empty."""
+    instance_count: _builtins.int
+    """Managed: wanted instances, 1 to 50; 0 means 1. Serverless: 0."""
+    quote: _builtins.str
+    """`projects/{project}/quotes/{quote}`; empty leaves it out."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        deployment_id: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        instance_type: _builtins.str = ...,
+        instance_count: _builtins.int = ...,
+        quote: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment_id", b"deployment_id", "instance_count", b"instance_count", "instance_type", b"instance_type", "model_version", b"model_version", "parent", b"parent", "quote", b"quote"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanDeployRequest: _TypeAlias = CanDeployRequest  # noqa: Y015
+
+@_typing.final
+class CanDeployResponse(_message.Message):
+    """Whether it would be accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    allowed: _builtins.bool
+    """No check refuses it."""
+    model_version: _builtins.str
+    """Resource name of the version, with `latest` resolved."""
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[_checks_pb2.Check]:
+        """Every question with its answer: the catalog's first, then deploy's own."""
+
+    def __init__(
+        self,
+        *,
+        allowed: _builtins.bool = ...,
+        checks: _abc.Iterable[_checks_pb2.Check] | None = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "checks", b"checks", "model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanDeployResponse: _TypeAlias = CanDeployResponse  # noqa: Y015
 
 @_typing.final
 class GetDeploymentRequest(_message.Message):

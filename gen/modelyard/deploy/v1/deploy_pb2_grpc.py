@@ -67,6 +67,11 @@ class DeployServiceStub:
                 request_serializer=modelyard_dot_deploy_dot_v1_dot_deploy__pb2.CreateDeploymentRequest.SerializeToString,
                 response_deserializer=modelyard_dot_deploy_dot_v1_dot_deploy__pb2.Deployment.FromString,
                 _registered_method=True)
+        self.CanDeploy = channel.unary_unary(
+                '/modelyard.deploy.v1.DeployService/CanDeploy',
+                request_serializer=modelyard_dot_deploy_dot_v1_dot_deploy__pb2.CanDeployRequest.SerializeToString,
+                response_deserializer=modelyard_dot_deploy_dot_v1_dot_deploy__pb2.CanDeployResponse.FromString,
+                _registered_method=True)
         self.GetDeployment = channel.unary_unary(
                 '/modelyard.deploy.v1.DeployService/GetDeployment',
                 request_serializer=modelyard_dot_deploy_dot_v1_dot_deploy__pb2.GetDeploymentRequest.SerializeToString,
@@ -147,8 +152,18 @@ class DeployServiceServicer:
 
     def CreateDeployment(self, request, context):
         """Creates a deployment against a valid quote. The first one behind an endpoint whose split is empty takes all of its
-        traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
-        MODEL_DEPRECATED, INSTANCE_TYPE_TOO_SMALL, CAPACITY_EXCEEDED.
+        traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, QUOTA_EXCEEDED,
+        CAPACITY_EXCEEDED, and with the reasons of the catalog's CheckModel, such as MODEL_RETIRED, POLICY_REFUSED and
+        LICENSE_NOT_ACCEPTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CanDeploy(self, request, context):
+        """Says whether a deployment would be accepted now: what the catalog's CheckModel asks, and the name, the quote, the
+        quota and the room on this platform, every reason at once. It promises nothing. NOT_FOUND (MODEL_NOT_FOUND,
+        INSTANCE_TYPE_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,6 +252,11 @@ def add_DeployServiceServicer_to_server(servicer, server):
                     servicer.CreateDeployment,
                     request_deserializer=modelyard_dot_deploy_dot_v1_dot_deploy__pb2.CreateDeploymentRequest.FromString,
                     response_serializer=modelyard_dot_deploy_dot_v1_dot_deploy__pb2.Deployment.SerializeToString,
+            ),
+            'CanDeploy': grpc.unary_unary_rpc_method_handler(
+                    servicer.CanDeploy,
+                    request_deserializer=modelyard_dot_deploy_dot_v1_dot_deploy__pb2.CanDeployRequest.FromString,
+                    response_serializer=modelyard_dot_deploy_dot_v1_dot_deploy__pb2.CanDeployResponse.SerializeToString,
             ),
             'GetDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDeployment,
@@ -438,6 +458,33 @@ class DeployService:
             '/modelyard.deploy.v1.DeployService/CreateDeployment',
             modelyard_dot_deploy_dot_v1_dot_deploy__pb2.CreateDeploymentRequest.SerializeToString,
             modelyard_dot_deploy_dot_v1_dot_deploy__pb2.Deployment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CanDeploy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.deploy.v1.DeployService/CanDeploy',
+            modelyard_dot_deploy_dot_v1_dot_deploy__pb2.CanDeployRequest.SerializeToString,
+            modelyard_dot_deploy_dot_v1_dot_deploy__pb2.CanDeployResponse.FromString,
             options,
             channel_credentials,
             insecure,

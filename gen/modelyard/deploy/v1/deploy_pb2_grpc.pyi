@@ -50,8 +50,14 @@ class DeployServiceStub:
     """
     CreateDeployment: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.CreateDeploymentRequest, _deploy_pb2.Deployment]
     """Creates a deployment against a valid quote. The first one behind an endpoint whose split is empty takes all of its
-    traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
-    MODEL_DEPRECATED, INSTANCE_TYPE_TOO_SMALL, CAPACITY_EXCEEDED.
+    traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, QUOTA_EXCEEDED,
+    CAPACITY_EXCEEDED, and with the reasons of the catalog's CheckModel, such as MODEL_RETIRED, POLICY_REFUSED and
+    LICENSE_NOT_ACCEPTED.
+    """
+    CanDeploy: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.CanDeployRequest, _deploy_pb2.CanDeployResponse]
+    """Says whether a deployment would be accepted now: what the catalog's CheckModel asks, and the name, the quote, the
+    quota and the room on this platform, every reason at once. It promises nothing. NOT_FOUND (MODEL_NOT_FOUND,
+    INSTANCE_TYPE_NOT_FOUND).
     """
     GetDeployment: _grpc.UnaryUnaryMultiCallable[_deploy_pb2.GetDeploymentRequest, _deploy_pb2.Deployment]
     """Gets one deployment with its instances. NOT_FOUND (DEPLOYMENT_NOT_FOUND)."""
@@ -93,8 +99,14 @@ class DeployServiceAsyncStub(DeployServiceStub):
     """
     CreateDeployment: _aio.UnaryUnaryMultiCallable[_deploy_pb2.CreateDeploymentRequest, _deploy_pb2.Deployment]  # type: ignore[assignment]
     """Creates a deployment against a valid quote. The first one behind an endpoint whose split is empty takes all of its
-    traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
-    MODEL_DEPRECATED, INSTANCE_TYPE_TOO_SMALL, CAPACITY_EXCEEDED.
+    traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, QUOTA_EXCEEDED,
+    CAPACITY_EXCEEDED, and with the reasons of the catalog's CheckModel, such as MODEL_RETIRED, POLICY_REFUSED and
+    LICENSE_NOT_ACCEPTED.
+    """
+    CanDeploy: _aio.UnaryUnaryMultiCallable[_deploy_pb2.CanDeployRequest, _deploy_pb2.CanDeployResponse]  # type: ignore[assignment]
+    """Says whether a deployment would be accepted now: what the catalog's CheckModel asks, and the name, the quote, the
+    quota and the room on this platform, every reason at once. It promises nothing. NOT_FOUND (MODEL_NOT_FOUND,
+    INSTANCE_TYPE_NOT_FOUND).
     """
     GetDeployment: _aio.UnaryUnaryMultiCallable[_deploy_pb2.GetDeploymentRequest, _deploy_pb2.Deployment]  # type: ignore[assignment]
     """Gets one deployment with its instances. NOT_FOUND (DEPLOYMENT_NOT_FOUND)."""
@@ -169,8 +181,20 @@ class DeployServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_deploy_pb2.Deployment, _abc.Awaitable[_deploy_pb2.Deployment]]:
         """Creates a deployment against a valid quote. The first one behind an endpoint whose split is empty takes all of its
-        traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, MODEL_RETIRED,
-        MODEL_DEPRECATED, INSTANCE_TYPE_TOO_SMALL, CAPACITY_EXCEEDED.
+        traffic, every later one begins at 0 percent. Refused: QUOTE_EXPIRED, QUOTE_MISMATCH, QUOTA_EXCEEDED,
+        CAPACITY_EXCEEDED, and with the reasons of the catalog's CheckModel, such as MODEL_RETIRED, POLICY_REFUSED and
+        LICENSE_NOT_ACCEPTED.
+        """
+
+    @_abc_1.abstractmethod
+    def CanDeploy(
+        self,
+        request: _deploy_pb2.CanDeployRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_deploy_pb2.CanDeployResponse, _abc.Awaitable[_deploy_pb2.CanDeployResponse]]:
+        """Says whether a deployment would be accepted now: what the catalog's CheckModel asks, and the name, the quote, the
+        quota and the room on this platform, every reason at once. It promises nothing. NOT_FOUND (MODEL_NOT_FOUND,
+        INSTANCE_TYPE_NOT_FOUND).
         """
 
     @_abc_1.abstractmethod
