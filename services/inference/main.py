@@ -23,6 +23,7 @@ from services.inference.access.routes import RouteDirectory
 from services.inference.backends.provider import ProviderBackend, ProviderLimits
 from services.inference.backends.triton import TritonBackend
 from services.inference.http.app import create_app
+from services.inference.http.model_page import ModelPage
 from services.inference.http.page import Page
 from services.inference.journal.journal import Journal, JournalLimits
 from services.inference.journal.publisher import Publisher
@@ -125,7 +126,8 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
     for watch in (keys.watch, routes.watch):
         await watch.listed.wait()
     await server.start()
-    app = create_app(keys, calls, Page(routes, catalog, billing), body_bytes_max=settings.body_bytes_max)
+    page, model_page = Page(routes, catalog, billing), ModelPage(catalog, billing)
+    app = create_app(keys, calls, page, model_page, body_bytes_max=settings.body_bytes_max)
     rest = HttpServer(app, settings.rest_address, settings, connections_max=settings.connections_max)
     serving = context.spawn(rest.serve(), "rest")
     context.ready({"grpc": server.address, "rest": rest.url})

@@ -93,3 +93,13 @@ def test_the_page_shows_models_and_prices_and_loads_nothing_from_elsewhere(up: U
         assert expected in page
     assert "default-src 'none'" in headers["content-security-policy"]
     assert up.get("/page/project")[0] == 401
+
+
+def test_a_models_card_is_a_page(up: Up) -> None:
+    """Its facts, its price, its licence and code to copy; no script could run there, and an unknown name is a 404."""
+    status, headers, page = up.get("/models/huggingfacetb/smollm2-135m-instruct")
+    assert status == 200
+    for expected in ("<h1>SmolLM2 135M Instruct</h1>", "0.02 USD", "Responsible use", "Apache License", "curl"):
+        assert expected in page
+    assert headers["content-security-policy"].startswith("default-src 'none'; style-src")
+    assert up.get("/models/nobody/nothing")[0] == 404

@@ -26,6 +26,7 @@ from services.inference.domain.errors import BodyTooLarge, ModelNotCallable
 from services.inference.domain.usage import Counts
 from services.inference.http.answers import EventStream, JsonResponse, error_response
 from services.inference.http.bodies import messages_of, read_chat, read_embeddings
+from services.inference.http.model_page import ModelPage
 from services.inference.http.page import Page
 from services.inference.usecases.calls import Calls
 from services.inference.usecases.generation import Generation
@@ -40,14 +41,15 @@ _DROPPED_BODIES_MAX = 4
 INSTANCE_HEADER = "x-modelyard-instance"
 
 
-def create_app(keys: KeyDirectory, calls: Calls, page: Page, *, body_bytes_max: int) -> ASGIApp:
+def create_app(keys: KeyDirectory, calls: Calls, page: Page, model_page: ModelPage, *, body_bytes_max: int) -> ASGIApp:
     """The REST face of inference."""
-    api = _Api(keys, calls, page, body_bytes_max)
+    api = _Api(keys, calls, page, model_page, body_bytes_max)
     app = Starlette(
         routes=[
             Route("/", api.page),
             Route("/healthz", api.health),
             Route("/page/project", api.project_facts),
+            Route("/models/{publisher}/{model}", api.model_page),
             Route("/v1/models", api.list_models),
             Route("/v1/models/{model:path}", api.get_model),
             Route("/v1/chat/completions", api.chat, methods=["POST"]),
@@ -83,10 +85,13 @@ def _route_of(path: str) -> str:
 
 
 class _Api:
-    def __init__(self, keys: KeyDirectory, calls: Calls, page: Page, body_bytes_max: int) -> None:
+    def __init__(
+        self, keys: KeyDirectory, calls: Calls, page: Page, model_page: ModelPage, body_bytes_max: int
+    ) -> None:
         self._keys = keys
         self._calls = calls
         self._page = page
+        self._model_page = model_page
         self._body_bytes_max = body_bytes_max
 
     async def health(self, request: Request) -> Response:
@@ -95,6 +100,10 @@ class _Api:
 
     async def page(self, request: Request) -> Response:
         return await self._page.html(str(request.base_url))
+
+    async def model_page(self, request: Request) -> Response:
+        publisher, model = request.path_params["publisher"], request.path_params["model"]
+        return await self._model_page.html(f"publishers/{publisher}/models/{model}", str(request.base_url))
 
     async def project_facts(self, request: Request) -> Response:
         return await self._page.project(await self._key(request))

@@ -96,17 +96,17 @@ class Page:
             return _AWAY.format("The catalog")
         rows = [
             (
-                f"{model.display_name}\n{_short(model.name)}",
+                f"{model.display_name}\n{_short(model.name)}\nmodels/{_short(model.name)}",
                 model.summary,
                 model.license.id,
                 *(
-                    _rate((rates or {}).get(model.name, {}).get(meter))
+                    rate_words((rates or {}).get(model.name, {}).get(meter))
                     for meter in (money_pb2.METER_INPUT_TOKENS, money_pb2.METER_OUTPUT_TOKENS)
                 ),
             )
             for model in answer.models
         ]
-        listed = _table(("model", "what it does", "licence", "input#", "output#"), rows)
+        listed = table(("model", "what it does", "licence", "input#", "output#"), rows)
         return listed if rates is not None else _AWAY.format("Billing") + listed
 
     async def _types(self, rates: dict[str, dict[int, money_pb2.Rate]] | None) -> str:
@@ -132,8 +132,8 @@ class Page:
         here = [one for one in answer.instance_types if one.provider]
         elsewhere = [one for one in answer.instance_types if not one.provider]
         return (
-            _table(head, rows(here))
-            + f"<details><summary>{len(elsewhere)} more for comparison</summary>{_table(head, rows(elsewhere))}</details>"
+            table(head, rows(here))
+            + f"<details><summary>{len(elsewhere)} more for comparison</summary>{table(head, rows(elsewhere))}</details>"
         )
 
 
@@ -143,7 +143,7 @@ def _bill(bill: billing_pb2.Bill) -> dict[str, Any]:
             line.deployment.partition("/endpoints/")[2].replace("/deployments/", "/") or line.deployment_uid,
             f"{line.quantity:,}",
             _meter(line.rate.meter),
-            _rate(line.rate),
+            rate_words(line.rate),
             f"{line.amount} {line.rate.currency}",
         ]
         for line in bill.lines
@@ -163,7 +163,7 @@ def _meter(meter: int) -> str:
     return money_pb2.Meter.Name(money_pb2.Meter.ValueType(meter)).removeprefix("METER_").lower().replace("_", " ")
 
 
-def _rate(rate: money_pb2.Rate | None) -> str:
+def rate_words(rate: money_pb2.Rate | None) -> str:
     """A rate in the unit people buy in."""
     if rate is None:
         return "–"
@@ -183,7 +183,7 @@ def _hourly(rate: money_pb2.Rate | None) -> tuple[str, str]:
     return f"{rate.amount} {rate.currency}", f"{about}{shown} {rate.currency} / core-hour"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """An HTML table; columns whose names end in `#` hold numbers, and the first line of a cell is its name."""
     numbers = [name.endswith("#") for name in head]
 
@@ -199,5 +199,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _cell(text: str) -> str:
-    name, _, more = text.partition("\n")
-    return html.escape(name) + (f"<br><code>{html.escape(more)}</code>" if more else "")
+    """A name; with a second line what it is called in commands, with a third where it leads."""
+    name, more, address = (*text.split("\n"), "", "")[:3]
+    shown = f'<a href="{html.escape(address)}">{html.escape(name)}</a>' if address else html.escape(name)
+    return shown + (f"<br><code>{html.escape(more)}</code>" if more else "")
