@@ -142,7 +142,7 @@ def _bill(bill: billing_pb2.Bill) -> dict[str, Any]:
         [
             line.deployment.partition("/endpoints/")[2].replace("/deployments/", "/") or line.deployment_uid,
             f"{line.quantity:,}",
-            _meter(line.rate.meter),
+            meter_words(line.rate.meter),
             rate_words(line.rate),
             f"{line.amount} {line.rate.currency}",
         ]
@@ -159,7 +159,7 @@ def _short(resource: str) -> str:
     return parts[-1]
 
 
-def _meter(meter: int) -> str:
+def meter_words(meter: int) -> str:
     return money_pb2.Meter.Name(money_pb2.Meter.ValueType(meter)).removeprefix("METER_").lower().replace("_", " ")
 
 
