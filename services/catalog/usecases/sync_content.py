@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
+from sqlalchemy import select
+
 from chassis.clock import Clock
-from chassis.database import Database
+from chassis.database import Database, UnitOfWork
 from services.catalog.domain.errors import ContentInvalid
+from services.catalog.sources.content import InstanceType
 from services.catalog.sources.content_files import read_content
 from services.catalog.sources.shipped import records_of
+from services.catalog.storage.queries.pages import table
 from services.catalog.storage.tables import CollectionRow, InstanceTypeRow, PublisherRow
 from services.catalog.usecases.benchmarks import put_benchmarks
 from services.catalog.usecases.put_models import put_models
@@ -32,21 +37,34 @@ async def sync_content(database: Database, clock: Clock, folder: Path) -> int:
         result = await put_models(uow, database, clock.now(), SOURCE, records)
         if result.refused:
             raise ContentInvalid("; ".join(refusal.reason for refusal in result.refused), field=result.refused[0].field)
-        for collection in content.collections:
-            await uow.session.merge(CollectionRow(**collection.model_dump(exclude={"support"})))
-        for publisher in content.publishers:
-            await uow.session.merge(PublisherRow(**publisher.model_dump()))
-        for shape in content.instance_types:
-            row = InstanceTypeRow(
-                id=shape.id,
-                vcpus=shape.vcpus,
-                memory_bytes=round(shape.memory_gib * _GIB),
-                gpu_count=shape.gpu_count,
-                gpu_model=shape.gpu_model,
-                disk_bytes=round(shape.disk_gib * _GIB),
-                provider=shape.provider,
-                source=shape.source.model_dump(mode="json"),
-            )
-            await uow.session.merge(row)
+        await _merge(uow, [CollectionRow(**one.model_dump(exclude={"support"})) for one in content.collections])
+        await _merge(uow, [PublisherRow(**one.model_dump()) for one in content.publishers])
+        await _merge(uow, [_instance_type_row(shape) for shape in content.instance_types])
         await put_benchmarks(uow, SOURCE, content.benchmarks)
     return result.version_count
+
+
+def _instance_type_row(shape: InstanceType) -> InstanceTypeRow:
+    return InstanceTypeRow(
+        id=shape.id,
+        vcpus=shape.vcpus,
+        memory_bytes=round(shape.memory_gib * _GIB),
+        gpu_count=shape.gpu_count,
+        gpu_model=shape.gpu_model,
+        disk_bytes=round(shape.disk_gib * _GIB),
+        provider=shape.provider,
+        source=shape.source.model_dump(mode="json"),
+    )
+
+
+async def _merge(uow: UnitOfWork, rows: Sequence[CollectionRow | PublisherRow | InstanceTypeRow]) -> None:
+    """Store rows of one table by their id."""
+    if not rows:
+        return
+    row_class = type(rows[0])
+    by_id = table(row_class).c.id.in_([row.id for row in rows])
+    # Held while they are merged: the session then knows them and does not ask for each.
+    known = (await uow.session.execute(select(row_class).where(by_id))).scalars().all()
+    for row in rows:
+        await uow.session.merge(row)
+    del known

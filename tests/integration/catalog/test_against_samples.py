@@ -61,15 +61,65 @@ def test_prices_are_as_published(samples_dir: Path) -> None:
         assert (Decimal(price["per_hour"]), price["vcpus"]) == (published[sku], cores[sku])
 
 
-def test_context_windows_are_as_published(samples_dir: Path) -> None:
-    """Of every shipped model that the published facts name."""
-    lines = (samples_dir / "model_facts.jsonl").read_text().splitlines()
-    published = {fact["id"].partition("/")[2]: fact for fact in map(json.loads, lines)}
-    compared = 0
-    for path in sorted((CONTENT / "models").glob("*.yaml")):
-        for model in yaml.safe_load(path.read_text())["models"]:
-            name = model["id"]
-            if name in published and model.get("context_tokens"):
-                compared += 1
-                assert model["context_tokens"] == published[name]["limit"]["context"], name
-    assert compared >= 3
+def shipped_models() -> dict[str, dict[str, Any]]:
+    """Models by what their first source calls them."""
+    files = [
+        yaml.load(path.read_text(), Loader=yaml.CSafeLoader) for path in sorted((CONTENT / "models").glob("*.yaml"))
+    ]
+    return {model["sources"][0]["location"]: model for file in files for model in file["models"]}
+
+
+def test_every_published_fact_is_carried_over(samples_dir: Path) -> None:
+    """Limits, modalities, dates and capabilities, under the publisher and the name that the fact has."""
+    shipped = shipped_models()
+    for line in (samples_dir / "model_facts.jsonl").read_text().splitlines():
+        fact = json.loads(line)
+        model = shipped[f"anomalyco/models.dev {fact['id']} (MIT)"]
+        assert f"{model['publisher']}/{model['id']}" == fact["id"]
+        assert model["display_name"] == fact["name"]
+        assert model.get("context_tokens", 0) == fact["limit"]["context"]
+        assert model["input_modalities"] == fact["modalities"]["input"]
+        assert model.get("release_date") == fact.get("release_date")
+        assert model.get("training_data_date") == fact.get("knowledge")
+        assert (
+            ("open-weights" in model.get("tags", ()))
+            == ("MANAGED" in model["deployment_options"])
+            == fact["open_weights"]
+        )
+        assert {
+            "reasoning": fact["reasoning"],
+            "tool-calling": fact["tool_call"],
+            "structured-output": fact.get("structured_output") is True,
+        } == {
+            word: word in model.get("capabilities", ()) for word in ("reasoning", "tool-calling", "structured-output")
+        }
+
+
+def test_hardware_and_dates_are_those_of_published_assets(samples_dir: Path) -> None:
+    """Of every shipped model whose facts come from one."""
+    shipped, compared = shipped_models(), 0
+    for line in (samples_dir / "azureml_models.jsonl").read_text().splitlines():
+        asset = json.loads(line)
+        model = shipped.get(f"Azure/azureml-assets {asset['_path']} (MIT)")
+        if model is None:
+            continue
+        compared += 1
+        (version,) = model["versions"]
+        needs, said = version["inference_hardware"], asset["system_metadata"]
+        spec = "|".join(str(needs.get(key, 0)) for key in ("vcpus", "gpus", "memory_gib", "disk_gib"))
+        assert (version["version"], spec) == (str(asset["version"]), said["SKU"]["inferenceMinSkuSpec"])
+        assert set(needs["allowed"]) == set(said["supportedComputes"]["inferenceComputes"])
+        dates = {key: value[:10] for key, value in said.get("deprecation", {}).items()}
+        lifecycle = version.get("lifecycle", {})
+        assert str(lifecycle.get("retirement", "")) == dates.get("inferenceRetirementDate", "")
+        assert str(lifecycle.get("fine_tune_retirement", "")) == dates.get("finetuneRetirementDate", "")
+    assert compared >= 40
+
+
+def test_no_published_sentence_is_copied(samples_dir: Path) -> None:
+    """Facts carry over; cards are sentences of our own."""
+    own = " ".join(" ".join(model["card"].split()) for model in shipped_models().values())
+    for line in (samples_dir / "azureml_models.jsonl").read_text().splitlines():
+        card = " ".join(json.loads(line)["_description_md"].split())
+        copied = [sentence for sentence in card.split(". ") if len(sentence) > 50 and sentence in own]
+        assert not copied

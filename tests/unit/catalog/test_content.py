@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from services.catalog.domain.errors import ContentInvalid
 from services.catalog.domain.lifecycle import Dates, Stage, midnight, stage_at
 from services.catalog.settings import CatalogSettings
-from services.catalog.sources.content_files import read_content
+from services.catalog.sources.content_files import Content, read_content
 from services.catalog.sources.wheels import ArtifactMissing, locate, sha256_of
 from tests.integration.catalog.build import (
     ARTIFACT,
@@ -32,11 +33,37 @@ def refused(folder: Path) -> str:
     return caught.value.message
 
 
-def test_the_shipped_content_is_valid() -> None:
-    """Every file that comes with the service is read without a complaint."""
-    content = read_content(CatalogSettings.model_fields["content_dir"].default)
-    assert content.models
-    assert content.instance_types
+@pytest.fixture(scope="module")
+def shipped() -> Content:
+    return read_content(CatalogSettings.model_fields["content_dir"].default)
+
+
+def test_the_shipped_catalog_is_large(shipped: Content) -> None:
+    """Many models of many publishers, of each way to be used."""
+    publishers = Counter(model.publisher for model in shipped.models)
+    assert len(shipped.models) >= 250
+    assert len(publishers) >= 15
+    assert {"openai", "mistral", "meta", "cohere", "nvidia"} <= publishers.keys()
+    assert {model.usability for model in shipped.models} == {None, "NEEDS_HARDWARE", "NEEDS_PROVIDER_CREDENTIAL"}
+    assert publishers.keys() == {publisher.id for publisher in shipped.publishers}
+
+
+def test_every_shipped_model_says_who_answers_for_it(shipped: Content) -> None:
+    """By itself or by its collection; provider models are deployed serverless only."""
+    for collection in shipped.collections:
+        assert all((collection.support.supported_by, collection.support.contact, collection.support.sla))
+    for model in shipped.models:
+        if model.collection == "azure-openai":
+            assert (model.usability, model.deployment_options) == ("NEEDS_PROVIDER_CREDENTIAL", ["SERVERLESS"])
+
+
+def test_every_shipped_card_is_of_its_own(shipped: Content) -> None:
+    """It begins with what the model is called; no two say the same, and summaries are one sentence."""
+    for model in shipped.models:
+        assert model.card.startswith(f"# {model.display_name}\n"), model.id
+        assert model.summary.endswith("."), model.id
+        assert len(model.summary) <= 160, model.id
+    assert len({model.card for model in shipped.models}) == len(shipped.models)
 
 
 @pytest.mark.parametrize(
