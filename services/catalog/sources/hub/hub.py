@@ -15,6 +15,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 from engines.architectures import RUN_BY
 from engines.safetensors.encoders import EncoderUnsupported, read_encoder
 from services.catalog.domain.errors import HubContentChanged, HubModelNotEligible, HubModelNotFound
+from services.catalog.domain.formats.gguf import GgufIncomplete, GgufInvalid, read_gguf_head
 from services.catalog.domain.hub import (
     LIBRARIES,
     Gate,
@@ -31,7 +32,6 @@ from services.catalog.domain.hub import (
     serve_gguf,
 )
 from services.catalog.domain.records import ArtifactRecord
-from services.catalog.sources.gguf import GgufIncomplete, GgufInvalid, read_gguf_head
 from services.catalog.sources.hub.cards import Card, CardInvalid, read_card
 from services.catalog.sources.hub.client import HubBounds
 from services.catalog.sources.hub.files import HubFile, HubFiles
