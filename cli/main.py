@@ -29,6 +29,7 @@ from cli.commands import (
     platform,
     prices,
     samples,
+    search,
     trials,
 )
 from cli.output import problem
@@ -51,6 +52,7 @@ for module in (
     catalog,
     card,
     samples,
+    search,
     trials,
     compare,
     benchmark_runs,

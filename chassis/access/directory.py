@@ -48,6 +48,7 @@ class BucketRoleDirectory:
         self._change = asyncio.Event()
         self._by_uid: dict[str, ProjectRoles] = {}
         self._by_name: dict[str, ProjectRoles] = {}
+        self._uids_by_principal: dict[str, set[str]] = {}
         self.watch: BucketWatch = bus.watch_bucket(self.BUCKET, self._changed)
 
     async def find_project(self, project: str, principal: str = "", role: int = 0) -> ProjectRoles | None:
@@ -59,6 +60,10 @@ class BucketRoleDirectory:
             return self._known(project)
         return found
 
+    def projects_of(self, principal: str) -> frozenset[str]:
+        """Uids of the projects that a principal is known to be a member of; nothing is waited for."""
+        return frozenset(self._uids_by_principal.get(principal, ()))
+
     def _known(self, project: str) -> ProjectRoles | None:
         return self._by_name.get(project) or self._by_uid.get(project)
 
@@ -66,6 +71,11 @@ class BucketRoleDirectory:
         known = self._by_uid.pop(key, None)
         if known is not None and self._by_name.get(known.project) is known:
             del self._by_name[known.project]
+        for principal in known.roles if known is not None else ():
+            uids = self._uids_by_principal[principal]
+            uids.discard(key)
+            if not uids:
+                del self._uids_by_principal[principal]
         if value is None:
             return
         access = access_pb2.ProjectAccess.FromString(value)
@@ -74,5 +84,7 @@ class BucketRoleDirectory:
         )
         self._by_uid[roles.project_uid] = roles
         self._by_name[roles.project] = roles
+        for principal in roles.roles:
+            self._uids_by_principal.setdefault(principal, set()).add(key)
         self._change.set()
         self._change = asyncio.Event()

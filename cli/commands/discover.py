@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
+import asyncio
+import time
 from typing import Annotated
 
 import typer
+from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.billing.v1 import billing_pb2
-from modelyard.catalog.v1 import catalog_pb2
+from modelyard.catalog.v1 import catalog_pb2, search_pb2
 from modelyard_client import Modelyard, ModelyardError
 
 from cli.output import GIB, Json, enum_word, json_document, rate_words, short_name, table
 from cli.session import UsageMistake, collect, run
 
 models = typer.Typer(help="What there is, and what runs here.")
+# A name that search does not know may be of a model that it has yet to hear of: how often it has to have been in step
+# with the catalog since, how long that may take, and how often to look, seconds.
+_IN_STEP_TIMES, _ARRIVE_S_MAX, _LOOK_S = 2, 5.0, 0.2
+_QUERY_LENGTH_MAX = 512
 
 
 def add_to(app: typer.Typer) -> None:
@@ -100,26 +106,45 @@ async def find_model(
             if refused.reason != "MODEL_NOT_FOUND":
                 raise
     if not whole.startswith("publishers/"):
-        every_model = catalog_pb2.ListModelsRequest(parent="publishers/-")
-        listed = await collect(modelyard.catalog.ListModels, every_model, "models")
-        whole = _meant({short_name(one.name): one.name for one in listed}, whole)
+        whole = await _meant(modelyard, whole)
     request = catalog_pb2.GetModelRequest(name=whole, text_format=text_format)
     answer: catalog_pb2.Model = await modelyard.catalog.GetModel(request)
     return answer
 
 
-def _meant(names: dict[str, str], wanted: str) -> str:
-    """The resource name of the one model called `wanted`, among names by PUBLISHER/NAME."""
+async def _meant(modelyard: Modelyard, wanted: str) -> str:
+    """The resource name of the one model called `wanted`, NAME or PUBLISHER/NAME.
+
+    Search may not have heard yet of a model that was added a moment ago, so a name that it does not know is looked up
+    until it has been in step with the catalog twice since.
+    """
+    request = search_pb2.SearchModelsRequest(query=wanted[:_QUERY_LENGTH_MAX], page_size=1000)
+    in_step: list[Timestamp] = []
+    give_up_at = time.monotonic() + _ARRIVE_S_MAX
+    while True:
+        response = await modelyard.search.SearchModels(request)
+        names = {short_name(one.model.name): one.model.name for one in response.results}
+        if (found := the_one(names, wanted)) is not None:
+            return found
+        if not in_step or response.index_time != in_step[-1]:
+            in_step.append(response.index_time)
+        if len(in_step) > _IN_STEP_TIMES or time.monotonic() > give_up_at:
+            near = list(names)[:3]
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise UsageMistake(f"no model is called {wanted!r}; {hint}`modelyard models search` finds others")
+        await asyncio.sleep(_LOOK_S)
+
+
+def the_one(names: dict[str, str], wanted: str) -> str | None:
+    """The resource name of the one model called `wanted`, among names by PUBLISHER/NAME; None where none is.
+
+    Raises:
+        UsageMistake: several are.
+    """
     found = [short for short in names if wanted in (short, short.partition("/")[2])]
-    if len(found) == 1:
-        return names[found[0]]
-    if found:
+    if len(found) > 1:
         raise UsageMistake(f"{wanted!r} means {' and '.join(sorted(found))}; name one of them")
-    near = [short for short in names if wanted in short][:3] or difflib.get_close_matches(
-        wanted, [part for short in names for part in (short, short.partition("/")[2])]
-    )
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise UsageMistake(f"no model is called {wanted!r}; {hint}`modelyard models` shows all")
+    return names[found[0]] if found else None
 
 
 async def find_version(modelyard: Modelyard, name: str) -> str:

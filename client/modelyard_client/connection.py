@@ -19,6 +19,7 @@ from modelyard.catalog.v1 import (
     governance_pb2_grpc,
     hub_pb2_grpc,
     imports_pb2_grpc,
+    search_pb2_grpc,
 )
 from modelyard.deploy.v1 import deploy_pb2_grpc
 from modelyard.events.v1 import dead_letters_pb2_grpc
@@ -83,6 +84,7 @@ class Modelyard:
         self.catalog = catalog_pb2_grpc.CatalogServiceStub(catalog)
         self.artifacts = artifacts_pb2_grpc.ArtifactServiceStub(catalog)
         self.benchmarks = benchmarks_pb2_grpc.BenchmarkServiceStub(catalog)
+        self.search = search_pb2_grpc.SearchServiceStub(catalog)
         self.code_samples = code_samples_pb2_grpc.CodeSampleServiceStub(catalog)
         self.governance = governance_pb2_grpc.GovernanceServiceStub(catalog)
         self.hub = hub_pb2_grpc.HubServiceStub(catalog)

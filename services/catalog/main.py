@@ -14,6 +14,7 @@ from modelyard.catalog.v1 import (
     governance_pb2_grpc,
     hub_pb2_grpc,
     imports_pb2_grpc,
+    search_pb2_grpc,
 )
 
 from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
@@ -29,6 +30,7 @@ from chassis.service import ServiceContext, write_atomically
 from services.catalog.artifacts.sources import STORE, ByteSources, StoredFiles, WheelFiles
 from services.catalog.artifacts.store import ArtifactStore, StoreSettings
 from services.catalog.domain.downloads import UrlSigner
+from services.catalog.domain.search import Limits
 from services.catalog.http.app import create_app
 from services.catalog.rpc.artifacts import ArtifactServicer
 from services.catalog.rpc.benchmarks import BenchmarkServicer
@@ -38,6 +40,7 @@ from services.catalog.rpc.hub import HubServicer
 from services.catalog.rpc.imports import ImportServicer
 from services.catalog.rpc.naming import Naming
 from services.catalog.rpc.neighbours import Neighbours
+from services.catalog.rpc.search import SearchServicer
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.settings import CatalogSettings
 from services.catalog.sources.hub.client import HubBounds
@@ -46,7 +49,10 @@ from services.catalog.sources.hub.hubs import Hubs
 from services.catalog.storage.queries.models import newest_create_time
 from services.catalog.storage.tables import CHASSIS
 from services.catalog.usecases.downloads import DownloadReader
+from services.catalog.usecases.learn_prices import watch_prices
 from services.catalog.usecases.lifecycle import watch_dates
+from services.catalog.usecases.project_search import ProjectionLimits, SearchProjection
+from services.catalog.usecases.search_models import NearLimits
 from services.catalog.usecases.sync_content import sync_content
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
@@ -63,7 +69,11 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "catalog")
     directory = BucketRoleDirectory(bus, arrive_s=settings.access_arrive_s)
     context.spawn(directory.watch.run(), "roles")
+    projection = SearchProjection(database, clock, settings.data_dir / "search", _projection_limits(settings))
+    await projection.open()
+    await projection.catch_up(settings.search_start_s_max)
     context.spawn(OutboxRelay(database, bus, clock).run(), "outbox relay")
+    context.spawn(projection.run(), "search index")
     context.spawn(watch_dates(database, clock, settings.lifecycle_check_s), "lifecycle")
 
     credential = token_from_file(settings.service_token_file)
@@ -86,8 +96,20 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     artifacts = ArtifactServicer(database, clock, naming, signer, reader, http_url=http_url)
     code_samples = CodeSampleServicer(database, settings.content_dir / "code_samples")
     neighbours = Neighbours(billing, deploy)
+    context.spawn(
+        watch_prices(database, neighbours.token_prices, settings.prices_poll_s),
+        "prices",
+    )
     benchmarks = BenchmarkServicer(database, clock, neighbours)
     governance = GovernanceServicer(database, clock, neighbours, policy_entries_max=settings.policy_entries_max)
+    search = SearchServicer(
+        database,
+        clock,
+        projection,
+        directory.projects_of,
+        _search_limits(settings),
+        NearLimits(settings.search_near_below, settings.search_near_max),
+    )
     served = [
         ServedService(f"{PACKAGE}.CatalogService", catalog_pb2_grpc.add_CatalogServiceServicer_to_server, servicer),
         ServedService(
@@ -111,6 +133,7 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
             imports_pb2_grpc.add_ImportServiceServicer_to_server,
             ImportServicer(database, clock, settings),
         ),
+        ServedService(f"{PACKAGE}.SearchService", search_pb2_grpc.add_SearchServiceServicer_to_server, search),
     ]
     hubs = Hubs(
         SecretFiles(settings.source_keys_dir),
@@ -140,6 +163,7 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
         await hubs.close()
         for channel in (billing, deploy):
             await channel.close()
+        await projection.close()
         await bus.close()
         await database.dispose()
 
@@ -160,3 +184,26 @@ def _download_key(settings: CatalogSettings) -> bytes:
     if not path.exists() and settings.download_key_file is None:
         write_atomically(path, secrets.token_hex(32))
     return path.read_bytes()
+
+
+def _search_limits(settings: CatalogSettings) -> Limits:
+    return Limits(
+        query_length_max=settings.search_query_length_max,
+        words_max=settings.search_words_max,
+        filters_max=settings.search_filters_max,
+        filter_values_max=settings.search_filter_values_max,
+        facet_values_max=settings.search_facet_values_max,
+    )
+
+
+def _projection_limits(settings: CatalogSettings) -> ProjectionLimits:
+    return ProjectionLimits(
+        poll_s=settings.search_poll_s,
+        batch_models=settings.search_batch_models,
+        commit_models=settings.search_commit_models,
+        commit_s=settings.search_commit_s,
+        card_length_max=settings.search_card_length_max,
+        rebuild_s_min=settings.search_rebuild_s_min,
+        threads=settings.search_threads,
+        heap_bytes=settings.search_writer_bytes_max,
+    )

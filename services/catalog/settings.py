@@ -72,3 +72,31 @@ class CatalogSettings(ServiceSettings):
     s3_credential_file: Path | None = None
     # Longest single request to the store, retries included, seconds.
     store_request_s_max: float = 60.0
+    # How much one search may ask for: characters and words of its query, filters, values of one filter, values a facet
+    # is counted by.
+    search_query_length_max: int = 512
+    search_words_max: int = 24
+    search_filters_max: int = 24
+    search_filter_values_max: int = 100
+    search_facet_values_max: int = 100
+    # Names that come near are looked for where fewer models than this match; at most so many of them.
+    search_near_below: int = 5
+    search_near_max: int = 60
+    # Characters of a card that can be found.
+    search_card_length_max: int = 65_536
+    # Searches at once; more wait.
+    search_threads: int = 2
+    # How often the index looks for changes, seconds; models it reads at once; models, or seconds, after which a long
+    # catch-up is made visible.
+    search_poll_s: float = 0.5
+    search_batch_models: int = 500
+    search_commit_models: int = 20_000
+    search_commit_s: float = 10.0
+    # Memory of the index's writer, bytes, at least 15 MB.
+    search_writer_bytes_max: int = 30_000_000
+    # Least time between two times that a damaged index is built anew, seconds.
+    search_rebuild_s_min: float = 600.0
+    # How long the start waits until the index holds everything, seconds; then it says with each answer what it holds.
+    search_start_s_max: float = 5.0
+    # How often billing is asked for the prices that models are filtered and ordered by, seconds.
+    prices_poll_s: float = 60.0

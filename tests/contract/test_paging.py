@@ -10,6 +10,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
 
 from chassis.paging import page_token_encode
 from tests.contract.requests import Shop, list_request
@@ -32,14 +33,15 @@ every_watch = pytest.mark.parametrize("method", WATCHES, ids=lambda method: meth
 
 
 def items(response: Any) -> list[Any]:
-    """What the page holds: the one repeated field of the response."""
-    (repeated,) = [name for name, field in response.DESCRIPTOR.fields_by_name.items() if field.is_repeated]
-    return list(getattr(response, repeated))
+    """What the page holds: the first repeated field of the response."""
+    first = next(field for field in response.DESCRIPTOR.fields if field.is_repeated)
+    return list(getattr(response, first.name))
 
 
 def key_of(item: Any) -> str:
     """What an item is, whatever state it is in by now."""
-    item = getattr(item, "record", item)
+    inner = [getattr(item, name, None) for name in ("record", "model")]
+    item = next((one for one in inner if isinstance(one, Message)), item)
     return next(getattr(item, name) for name in KEYS if name in item.DESCRIPTOR.fields_by_name)
 
 

@@ -227,3 +227,17 @@ class UploadDigestWrong(Problem):
 
     code = Code.FAILED_PRECONDITION
     reason = "UPLOAD_DIGEST_WRONG"
+
+
+class SearchUnavailable(Problem):
+    """The search index cannot be read; another one is being built."""
+
+    code = Code.UNAVAILABLE
+    reason = "SEARCH_UNAVAILABLE"
+
+
+class SearchFolderLocked(Problem):
+    """Another process has its search index in this one's data folder."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "SEARCH_FOLDER_LOCKED"

@@ -12,3 +12,13 @@ VERSION = ResourcePattern("publishers/{publisher}/models/{model}/versions/{versi
 # A project's own models.
 OWN_MODEL = ResourcePattern("projects/{project}/models/{model}")
 OWN_VERSION = ResourcePattern("projects/{project}/models/{model}/versions/{version}")
+
+
+def id_of(model: str) -> str:
+    """The last part of a model's name."""
+    return model.rpartition("/")[2]
+
+
+def owner_of(model: str) -> str:
+    """The publisher, or the project, in a model's name."""
+    return model.split("/")[1]

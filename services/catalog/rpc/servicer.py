@@ -27,7 +27,7 @@ from services.catalog.rpc.convert import (
 from services.catalog.rpc.naming import Naming, find_model, find_version
 from services.catalog.storage.queries import models as stored
 from services.catalog.storage.queries import pages
-from services.catalog.storage.tables import CollectionRow, ModelRow, PublisherRow
+from services.catalog.storage.tables import CollectionRow, PublisherRow
 
 # What a position of a version may be.
 POSITION_MAX = 2**31 - 1
@@ -78,26 +78,9 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         usability = _enum_name(catalog_pb2.Usability.DESCRIPTOR, request.usability, "usability")
         scope = f"ListModels/{publisher}/{collection}/{task}/{usability}"
         after, limit = _after(request.page_token, scope), page_size(request.page_size)
-        found: list[ModelRow] = []
+        narrowed = stored.Narrowed("" if publisher == "-" else publisher, collection, usability, task)
         async with self._database.reader() as session:
-            # A task stands in a list inside the row, which databases search in different ways: filter here.
-            while len(found) <= limit:
-                rows = await pages.page_by_key(
-                    session,
-                    ModelRow,
-                    "name",
-                    after,
-                    limit + 1,
-                    publisher="" if publisher == "-" else publisher,
-                    collection=collection,
-                    usability=usability,
-                )
-                found += [
-                    row for row in rows if not row.project_uid and (not task or task in row.facts.get("tasks", ()))
-                ]
-                if len(rows) <= limit:
-                    break
-                after = rows[-1].name
+            found = await stored.listed_models(session, narrowed, after, limit + 1)
             page, more = split_page(found, limit)
             newest = await stored.versions(session, [row.latest_version for row in page])
         now = self._clock.now()

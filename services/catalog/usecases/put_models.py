@@ -26,10 +26,17 @@ from services.catalog.domain.records import (
 )
 from services.catalog.domain.replacements import replacement_cycles
 from services.catalog.events.published import version_published
+from services.catalog.storage.queries.models import forget_tasks, newest_change, replacements, texts_of, versions
 from services.catalog.storage.queries.models import models as stored_models
-from services.catalog.storage.queries.models import newest_change, replacements, texts_of, versions
 from services.catalog.storage.queries.pages import table, take_turns
-from services.catalog.storage.tables import LicenseTextRow, ModelRow, ModelTextRow, VersionOriginRow, VersionRow
+from services.catalog.storage.tables import (
+    LicenseTextRow,
+    ModelRow,
+    ModelTaskRow,
+    ModelTextRow,
+    VersionOriginRow,
+    VersionRow,
+)
 from services.catalog.usecases.lifecycle import announce, stage_of
 
 # Kept in columns, in rows of their own, or not at all.
@@ -168,6 +175,8 @@ class _Batch:
         self._known = known
         self.models: list[dict[str, Any]] = []
         self.texts: list[dict[str, Any]] = []
+        self.tasks: list[dict[str, Any]] = []
+        self.changed: list[str] = []
         self.licenses: dict[str, str] = {}
         self.versions: list[dict[str, Any]] = []
         self.origins: list[dict[str, Any]] = []
@@ -210,6 +219,7 @@ class _Batch:
             }
         )
         self.texts.append({"model": name, **_texts(record)})
+        self.tasks += [{"task": task, "model": name} for task in record.tasks]
 
     def _change_model(self, row: ModelRow, name: str, record: ModelRecord) -> bool:
         values, texts = self._model_values(name, record), _texts(record)
@@ -220,6 +230,8 @@ class _Batch:
         for column, value in values.items():
             setattr(row, column, value)
         self.texts.append({"model": name, **texts})
+        self.changed.append(name)
+        self.tasks += [{"task": task, "model": name} for task in record.tasks]
         return True
 
     def _model_values(self, name: str, record: ModelRecord) -> dict[str, Any]:
@@ -283,8 +295,11 @@ class _Batch:
             await database.insert_ignoring(uow, texts, rows, returning=[texts.c.digest])
         if self.texts:
             await _replace_texts(uow, database, self.texts)
+        if self.changed:
+            await forget_tasks(uow.session, self.changed)
         for row_class, rows in (
             (ModelRow, self.models),
+            (ModelTaskRow, self.tasks),
             (VersionRow, self.versions),
             (VersionOriginRow, self.origins),
         ):

@@ -6,11 +6,13 @@ from datetime import timedelta
 from fractions import Fraction
 
 import pytest
+from modelyard.catalog.v1 import search_pb2
 from modelyard.type.v1 import money_pb2
 
 from cli.commands.access import duration
 from cli.commands.deployments import default_name
-from cli.commands.discover import _meant
+from cli.commands.discover import the_one
+from cli.commands.search import read_filter
 from cli.output import plain_decimal, rate_words, short_name
 from cli.session import UsageMistake, project_name
 
@@ -86,16 +88,41 @@ NAMES = {"meta/llama-3": "m1", "nvidia/llama-3": "n1", "cohere/command": "c1"}
 
 def test_a_short_model_name_means_its_one_model() -> None:
     """The publisher may be left out where only one publishes it."""
-    assert _meant(NAMES, "command") == _meant(NAMES, "cohere/command") == "c1"
+    assert the_one(NAMES, "command") == the_one(NAMES, "cohere/command") == "c1"
+    assert the_one(NAMES, "comand") is None
+
+
+def test_an_unclear_model_name_is_answered_with_the_choices() -> None:
+    """All models of that name."""
+    with pytest.raises(UsageMistake, match="meta/llama-3 and nvidia/llama-3"):
+        the_one(NAMES, "llama-3")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "said"), [("llama-3", "meta/llama-3 and nvidia/llama-3"), ("comand", "did you mean command")]
+    ("typed", "read"),
+    [
+        ("license=mit", ("license", "EQ", ["mit"])),
+        (" language != en ", ("language", "NE", ["en"])),
+        ("context_tokens>100k", ("context_tokens", "GT", ["100k"])),
+        ("input_price < 0.5", ("input_price", "LT", ["0.5"])),
+        ("license in mit, apache-2.0", ("license", "IN", ["mit", "apache-2.0"])),
+        ("tag=in-between, really", ("tag", "EQ", ["in-between, really"])),
+    ],
 )
-def test_an_unclear_model_name_is_answered_with_the_choices(wanted: str, said: str) -> None:
-    """Several models of a name are all named; a slip is answered with the nearest names."""
-    with pytest.raises(UsageMistake, match=said):
-        _meant(NAMES, wanted)
+def test_filters_are_read_as_typed(typed: str, read: tuple[str, str, list[str]]) -> None:
+    """Blanks do not matter; only `in` parts values at commas."""
+    found = read_filter(typed)
+    assert (found.field, search_pb2.FilterOperator.Name(found.operator), list(found.values)) == (
+        read[0],
+        f"FILTER_OPERATOR_{read[1]}",
+        read[2],
+    )
+
+
+@pytest.mark.parametrize("typed", ["license", "=mit", "license~mit", "license=", "License=mit"])
+def test_other_filters_are_refused_with_the_form(typed: str) -> None:
+    with pytest.raises(UsageMistake, match="FIELD=VALUE"):
+        read_filter(typed)
 
 
 def test_a_missing_project_is_said_with_the_way_out() -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.catalog.domain.lifecycle import Stage
 from services.catalog.storage.queries.pages import table
-from services.catalog.storage.tables import LicenseTextRow, ModelRow, ModelTextRow, VersionOriginRow, VersionRow
+from services.catalog.storage.tables import (
+    LicenseTextRow,
+    ModelRow,
+    ModelTaskRow,
+    ModelTextRow,
+    VersionOriginRow,
+    VersionRow,
+)
 
 _MODEL, _VERSION = table(ModelRow), table(VersionRow)
 # Names in one statement; databases bound the parameters of one.
@@ -29,6 +37,45 @@ async def models(session: AsyncSession, names: Sequence[str]) -> dict[str, Model
         rows = (await session.execute(select(ModelRow).where(_MODEL.c.name.in_(part)))).scalars()
         found |= {row.name: row for row in rows}
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """Which of the models that everybody sees; empty fields narrow nothing."""
+
+    publisher: str = ""
+    collection: str = ""
+    usability: str = ""
+    # Name of a task without its prefix.
+    task: str = ""
+
+
+async def listed_models(session: AsyncSession, narrowed: Narrowed, after: str, limit: int) -> list[ModelRow]:
+    """Models that everybody sees, after a name and in the order of names: every page is found at once by its key."""
+    columns = _MODEL.c
+    query = select(ModelRow).where(columns.name > after, columns.project_uid == "").order_by(columns.name).limit(limit)
+    if narrowed.publisher:
+        # A publisher's names begin alike, so the key that orders them also finds them; "0" follows "/".
+        query = query.where(
+            columns.name > f"publishers/{narrowed.publisher}/models/",
+            columns.name < f"publishers/{narrowed.publisher}/models0",
+        )
+    if narrowed.collection:
+        query = query.where(columns.collection == narrowed.collection)
+    if narrowed.usability:
+        query = query.where(columns.usability == narrowed.usability)
+    if narrowed.task:
+        tasks = table(ModelTaskRow).c
+        query = query.join(table(ModelTaskRow), tasks.model == columns.name).where(
+            tasks.task == narrowed.task, tasks.model > after
+        )
+    return list((await session.execute(query)).scalars())
+
+
+async def forget_tasks(session: AsyncSession, names: Sequence[str]) -> None:
+    """Take some models out of the lists by task."""
+    for part in _parts(names):
+        await session.execute(delete(table(ModelTaskRow)).where(table(ModelTaskRow).c.model.in_(part)))
 
 
 async def text_of(session: AsyncSession, name: str) -> ModelTextRow | None:
@@ -98,7 +145,7 @@ async def origins_page(session: AsyncSession, model_name: str, after: str, limit
         .limit(limit)
     )
     if model_name:
-        query = query.where(_VERSION.c.model == model_name)
+        query = query.where(*of_model(model_name))
     return list((await session.execute(query)).scalars())
 
 
@@ -106,11 +153,16 @@ async def versions_page(session: AsyncSession, model_name: str, before: int, lim
     """Versions of a model, newest first, older than a position."""
     query = (
         select(VersionRow)
-        .where(_VERSION.c.model == model_name, _VERSION.c.position < before)
+        .where(*of_model(model_name), _VERSION.c.position < before)
         .order_by(_VERSION.c.position.desc())
         .limit(limit)
     )
     return list((await session.execute(query)).scalars())
+
+
+def of_model(name: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """The versions of a model by their key, which begins with the model's name; "0" follows "/"."""
+    return _VERSION.c.name > f"{name}/versions/", _VERSION.c.name < f"{name}/versions0"
 
 
 async def versions_due(session: AsyncSession, today: date) -> list[VersionRow]:

@@ -2,6 +2,7 @@
 
 from services.catalog.storage.tables.base import CHASSIS, CatalogTable
 from services.catalog.storage.tables.benchmarks import DatasetRow, PerformanceRunRow, ScenarioRow, ScoreRow
+from services.catalog.storage.tables.discovery import ModelTaskRow, SeenPriceRow
 from services.catalog.storage.tables.governance import LicenseAcceptanceRow, PolicyRow
 from services.catalog.storage.tables.hardware import InstanceTypeRow
 from services.catalog.storage.tables.models import (
@@ -23,12 +24,14 @@ __all__ = [
     "LicenseAcceptanceRow",
     "LicenseTextRow",
     "ModelRow",
+    "ModelTaskRow",
     "ModelTextRow",
     "PerformanceRunRow",
     "PolicyRow",
     "PublisherRow",
     "ScenarioRow",
     "ScoreRow",
+    "SeenPriceRow",
     "VersionOriginRow",
     "VersionRow",
 ]

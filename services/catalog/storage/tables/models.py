@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger
+from sqlalchemy import JSON, BigInteger, Index, text
 from sqlmodel import Field
 
 from chassis.database import UtcTime
@@ -31,23 +31,34 @@ class PublisherRow(CatalogTable, table=True):
     website: str
 
 
+_OWN = text("project_uid <> ''")
+
+
 class ModelRow(CatalogTable, table=True):
     """One model; `name` is its resource name. Its card lies beside it, so that lists do not read it."""
 
     __tablename__ = "model"
+    # Each index is another page to change for every model of a large import, so there are few: lists read the first in
+    # the order of names and leave out what they are not narrowed to without looking at rows; a projection goes by
+    # change, and counts what it should hold.
+    __table_args__ = (
+        Index("ix_model_listed", "name", "collection", "usability", "project_uid"),
+        Index("ix_model_change", "change_sequence", "withdrawn"),
+        Index("ix_model_own", "project_uid", "name", sqlite_where=_OWN, postgresql_where=_OWN),
+    )
     name: str = Field(primary_key=True)
     uid: str = Field(unique=True)
     # Where it came from: only that source changes it.
     source: str = Field(index=True)
     # Project it belongs to; empty where everybody sees it.
-    project_uid: str = Field(index=True)
-    publisher: str = Field(index=True)
-    collection: str = Field(index=True)
+    project_uid: str
+    publisher: str
+    collection: str
     display_name: str
     license_id: str
     # Its text, by digest; empty where it is not shipped.
     license_digest: str
-    usability: str = Field(index=True)
+    usability: str
     usability_detail: str
     # The rest of what its source says: `ModelRecord` without its versions and long texts.
     facts: dict[str, Any] = Field(sa_type=JSON)
@@ -57,7 +68,7 @@ class ModelRow(CatalogTable, table=True):
     # Digest of all its source says, versions included.
     digest: str
     # Counts the changes of all models together, dense under the lock that writers take.
-    change_sequence: int = Field(sa_type=BigInteger, index=True)
+    change_sequence: int = Field(sa_type=BigInteger)
     create_time: datetime = Field(sa_type=UtcTime)
     update_time: datetime = Field(sa_type=UtcTime)
 
@@ -86,7 +97,8 @@ class VersionRow(CatalogTable, table=True):
     __tablename__ = "version"
     name: str = Field(primary_key=True)
     uid: str = Field(unique=True)
-    model: str = Field(index=True)
+    # Begins the name too, which is how the versions of a model are found.
+    model: str
     # Orders the versions of a model.
     position: int
     # Digest of its files, how it is served and what its publisher wrote.

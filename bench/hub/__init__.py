@@ -1,0 +1,1 @@
+"""A hub's worth of made-up models."""

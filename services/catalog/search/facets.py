@@ -1,0 +1,98 @@
+"""How many of the found models have each value of a facet; exact, whatever the number of values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import pairwise
+from typing import Any
+
+import tantivy
+
+from services.catalog.domain.search import STAGE_WORDS, Facet, FacetKind, value_words
+from services.catalog.search.filters import stage_query
+from services.catalog.search.reader import Reader, both, without
+
+# Days are counted by year: this one, and so many before it.
+_YEARS = 5
+# Values that are counted in each segment. Fewer would be faster where there are more, and wrong.
+_SEGMENT_VALUES_MAX = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FacetValue:
+    """One value, or one range of numbers from `least` up to and without `below`.
+
+    `least` and `below` are empty where the range is open, and for values that are no ranges.
+    """
+
+    value: str
+    count: int
+    least: str = ""
+    below: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FacetCounts:
+    """Counts of a facet. A model with several values counts for each of them.
+
+    Attributes:
+        values: Most frequent first; ranges and stages in their own order.
+        more: Whether there are values beyond those listed.
+        without_value: Models that have none.
+    """
+
+    facet: Facet
+    values: tuple[FacetValue, ...]
+    more: bool
+    without_value: int
+
+
+def count_facets(
+    reader: Reader, matched: tantivy.Query, facets: Sequence[Facet], values_max: int, now: datetime
+) -> list[FacetCounts]:
+    """Counts of some facets over what matched."""
+    wanted: dict[str, Any] = {}
+    for facet in facets:
+        if facet.kind is FacetKind.TEXT:
+            wanted[facet.name] = {
+                "terms": {"field": facet.name, "size": values_max + 1, "segment_size": _SEGMENT_VALUES_MAX}
+            }
+        elif facet.is_number:
+            wanted[facet.name] = {"range": {"field": facet.name, "ranges": _ranges(_edges(facet, now))}}
+    counted = reader.aggregate(matched, wanted) if wanted else {}
+    return [_counts(reader, matched, facet, counted.get(facet.name), values_max, now) for facet in facets]
+
+
+def _counts(
+    reader: Reader, matched: tantivy.Query, facet: Facet, counted: Any, values_max: int, now: datetime
+) -> FacetCounts:
+    if facet.kind is FacetKind.STAGE:
+        by_stage = ((word, both(matched, stage_query(reader, stage, now))) for word, stage in STAGE_WORDS.items())
+        counts = (FacetValue(word, reader.count(query)) for word, query in by_stage)
+        return FacetCounts(facet, tuple(value for value in counts if value.count), False, 0)
+    missing = reader.count(without(matched, [tantivy.Query.exists_query(facet.name)]))
+    if facet.kind is FacetKind.TEXT:
+        buckets = sorted(counted["buckets"], key=lambda bucket: (-bucket["doc_count"], bucket["key"]))
+        values = tuple(FacetValue(bucket["key"], bucket["doc_count"]) for bucket in buckets[:values_max])
+        return FacetCounts(facet, values, len(buckets) > values_max, missing)
+    values = tuple(_range_value(facet, bucket) for bucket in counted["buckets"] if bucket["doc_count"])
+    return FacetCounts(facet, values, False, missing)
+
+
+def _range_value(facet: Facet, bucket: Any) -> FacetValue:
+    least = value_words(facet, int(bucket["from"])) if "from" in bucket else ""
+    below = value_words(facet, int(bucket["to"])) if "to" in bucket else ""
+    return FacetValue(f"{least}..{below}", bucket["doc_count"], least, below)
+
+
+def _edges(facet: Facet, now: datetime) -> tuple[int, ...]:
+    if facet.kind is FacetKind.DAY:
+        return tuple(date(now.year - back, 1, 1).toordinal() for back in range(_YEARS - 1, -1, -1))
+    return facet.edges
+
+
+def _ranges(edges: Sequence[int]) -> list[dict[str, int]]:
+    middle = [{"from": least, "to": below} for least, below in pairwise(edges)]
+    return [{"to": edges[0]}, *middle, {"from": edges[-1]}]

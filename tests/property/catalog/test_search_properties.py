@@ -1,0 +1,143 @@
+"""Whatever is asked: counts are what filters give, pages give each model once, the distance is the true one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.hub.models import hub_models
+from services.catalog.domain.search import FACETS, FacetKind, Limits, Operator, Question, read_filter, read_order
+from services.catalog.domain.words import distance
+from services.catalog.search.ask import Answer, answer
+from services.catalog.search.documents import Names, document_of
+from services.catalog.search.index import SearchIndex
+from services.catalog.search.reader import Hit, Position, Reader
+from services.catalog.storage.queries.changes import ChangedModel
+
+COUNT = 300
+NOW = datetime(2026, 1, 15, tzinfo=UTC)
+NAMES = Names({"curated": "CURATED", "hugging-face": "HUB"}, {"curated": "Curated", "hugging-face": "Hub"}, {})
+QUERIES = ("", "llama", "gguf", "learning rate", "mistrl", "7b instruct", "accuracy of german reports zebra")
+ORDERS = ("", "context_tokens", "parameter_count desc", "input_price")
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """COUNT models, in segments of all sizes, a third of them replaced."""
+    index = SearchIndex(tmp_path_factory.mktemp("index"), 15_000_000)
+    models = [changed(number, record) for number, record in enumerate(hub_models(COUNT), start=1)]
+    rng = random.Random(1)
+    for batch in (models[:200], models[200:290], models[290:], rng.sample(models, COUNT // 3)):
+        index.put([(model.name, document_of(model, NAMES, 10_000)) for model in batch])
+        index.commit(Position(len(batch), "x"))
+    assert index.document_count == COUNT
+    yield index.reader()
+    index.close()
+
+
+def changed(number: int, record: object) -> ChangedModel:
+    facts = msgspec.to_builtins(record)
+    lifecycle = facts["versions"][0].get("lifecycle", {})
+    return ChangedModel(
+        change_sequence=number,
+        name=f"publishers/{facts['publisher']}/models/{facts['model']}",
+        project_uid="",
+        publisher=facts["publisher"],
+        collection=facts["collection"],
+        display_name=facts["display_name"],
+        license_id=facts["license"]["id"],
+        usability=facts["usability"],
+        facts=facts,
+        withdrawn=False,
+        create_time=NOW - timedelta(days=number % 7),
+        card=facts["card"],
+        preview=lifecycle.get("preview", False),
+        legacy_date=lifecycle.get("legacy", ""),
+        deprecation_date=lifecycle.get("deprecation", ""),
+        retirement_date=lifecycle.get("retirement", ""),
+        stage=1,
+        input_price=number % 5 * 10**8 if number % 3 else None,
+        output_price=None,
+    )
+
+
+def ask(
+    reader: Reader,
+    query: str,
+    *filters: tuple[str, Operator, str],
+    order: str = "",
+    facet: str | None = None,
+    after: Hit | None = None,
+    limit: int = 1000,
+) -> Answer:
+    question = Question(
+        text=query,
+        filters=tuple(read_filter(name, operator, [value], Limits()) for name, operator, value in filters),
+        order=read_order(order),
+        facets=(FACETS[facet],) if facet else (),
+        facet_values=1000,
+    )
+    return answer(reader, question, (), after=after, limit=limit, now=NOW, near_max=60, near_below=0)
+
+
+@given(query=st.sampled_from(QUERIES), facet=st.sampled_from(sorted(FACETS)))
+@settings(max_examples=150, deadline=None)
+def test_counts_are_what_filters_give(reader: Reader, query: str, facet: str) -> None:
+    """Each value's count is the number of models that the filter on it leaves, and so is that of having none."""
+    whole = ask(reader, query, facet=facet)
+    (counts,) = whole.facets
+    is_range = FACETS[facet].is_number
+    for value in counts.values:
+        ends = [("gt", value.least, -1), ("lt", value.below, 0)] if is_range else []
+        if is_range:
+            # Filters leave out their own end; a range begins with it, so it is asked for apart.
+            inner = [(facet, Operator(operator), end) for operator, end, _ in ends if end]
+            found = ask(reader, query, *inner).total
+            if value.least:
+                found += ask(reader, query, (facet, Operator.EQ, value.least)).total
+        else:
+            found = ask(reader, query, (facet, Operator.EQ, value.value)).total
+        assert found == value.count, value
+    if FACETS[facet].kind is not FacetKind.TEXT:
+        assert sum(value.count for value in counts.values) + counts.without_value == whole.total
+
+
+@given(query=st.sampled_from(QUERIES), order=st.sampled_from(ORDERS), size=st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_pages_give_each_model_once_in_one_order(reader: Reader, query: str, order: str, size: int) -> None:
+    """As one large page does, and as many as the total says."""
+    whole = [found.hit.name for found in ask(reader, query, order=order).found]
+    assert len(set(whole)) == len(whole) == ask(reader, query, order=order, limit=1).total
+    seen: list[str] = []
+    after: Hit | None = None
+    while page := ask(reader, query, order=order, after=after, limit=size).found:
+        seen += [found.hit.name for found in page]
+        after = page[-1].hit
+    assert seen == whole
+
+
+WORDS = st.text("abc", max_size=8)
+
+
+@given(left=WORDS, right=WORDS)
+def test_distance_is_optimal_string_alignment(left: str, right: str) -> None:
+    """As its definition counts it, cell by cell."""
+
+    @cache
+    def cell(i: int, j: int) -> int:
+        if not i or not j:
+            return i + j
+        differs = left[i - 1] != right[j - 1]
+        best = min(cell(i - 1, j) + 1, cell(i, j - 1) + 1, cell(i - 1, j - 1) + differs)
+        if i > 1 and j > 1 and left[i - 1] == right[j - 2] and left[i - 2] == right[j - 1]:
+            best = min(best, cell(i - 2, j - 2) + 1)
+        return best
+
+    assert distance(left, right) == cell(len(left), len(right))
