@@ -113,6 +113,9 @@ def print_quote(taken: billing_pb2.Quote) -> None:
             *((_rate_name(rate), rate_words(rate)) for rate in taken.rates),
             ("price version", taken.price_version),
             ("holds until", f"{moment(taken.expire_time)} UTC"),
+            ("supported by", taken.supported_by),
+            ("contact", taken.support_contact),
+            ("SLA", taken.sla),
         ]
     )
 

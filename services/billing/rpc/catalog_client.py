@@ -53,8 +53,16 @@ class CatalogClient:
             answer = await self._governance.CheckModel(request)
         except grpc.aio.AioRpcError as error:
             raise problem_from_rpc_error(error) from error
+        support = answer.model_version.support
         return Offered(
-            kind, answer.model_version.name, answer.instance_type.name, answer.instance_type.vcpus, _refusal(answer)
+            kind=kind,
+            model_version=answer.model_version.name,
+            instance_type=answer.instance_type.name,
+            vcpus=answer.instance_type.vcpus,
+            refusal=_refusal(answer),
+            supported_by=support.supported_by,
+            support_contact=support.contact,
+            sla=support.sla,
         )
 
 

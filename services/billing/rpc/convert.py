@@ -60,6 +60,9 @@ def quote_to_proto(row: QuoteRow, price: Price) -> billing_pb2.Quote:
         create_time=timestamp(row.create_time),
         expire_time=timestamp(row.expire_time),
         project_uid=row.project_uid,
+        supported_by=row.supported_by,
+        support_contact=row.support_contact,
+        sla=row.sla,
     )
 
 

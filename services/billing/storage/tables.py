@@ -49,6 +49,10 @@ class QuoteRow(BillingTable, table=True):
     price_version: str
     create_time: datetime = Field(sa_type=UtcTime)
     expire_time: datetime = Field(sa_type=UtcTime)
+    # Who answers for the model, as the catalog said then; empty where the quote is for a type alone.
+    supported_by: str = ""
+    support_contact: str = ""
+    sla: str = ""
 
 
 class UsageRow(BillingTable, table=True):

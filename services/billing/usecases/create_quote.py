@@ -33,6 +33,10 @@ class Offered:
     vcpus: int
     # Why it may not be deployed by this project; None where it may.
     refusal: Problem | None
+    # Who answers for the model, where to find them, and what they promise; empty for a type.
+    supported_by: str = ""
+    support_contact: str = ""
+    sla: str = ""
 
     @property
     def priced_resource(self) -> str:
@@ -115,4 +119,7 @@ def _row(offered: Offered, price: Price, *, project_uid: str, project: str, now:
         price_version=price.price_version,
         create_time=now,
         expire_time=now + timedelta(seconds=valid_s),
+        supported_by=offered.supported_by,
+        support_contact=offered.support_contact,
+        sla=offered.sla,
     )

@@ -217,3 +217,13 @@ async def test_two_requests_at_once_make_one_quote(make_database: DatabaseFactor
     first, second = await asyncio.gather(*(quote(database, clock, request_id="once") for database in databases))
     assert first == second
     assert await count_of(databases[0], QuoteRow) == 1
+
+
+async def test_a_quote_repeats_who_answers_for_the_model(make_database: DatabaseFactory, clock: ManualClock) -> None:
+    """As the catalog said then; it is kept with the quote."""
+    database = await ledger_with_prices(make_database, tokens_price())
+    supported = replace(TALKER, supported_by="Acme", support_contact="help@acme.example", sla="99 %")
+    made = await quote(database, clock, answering(supported), "once")
+    again = await quote(database, clock, answering(TALKER), "once")
+    for one in (made, again):
+        assert (one.supported_by, one.support_contact, one.sla) == ("Acme", "help@acme.example", "99 %")

@@ -109,6 +109,9 @@ class Quote(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     PROJECT_UID_FIELD_NUMBER: _builtins.int
+    SUPPORTED_BY_FIELD_NUMBER: _builtins.int
+    SUPPORT_CONTACT_FIELD_NUMBER: _builtins.int
+    SLA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`projects/{project}/quotes/{quote}`."""
     uid: _builtins.str
@@ -125,6 +128,12 @@ class Quote(_message.Message):
     """Stands on the deployment, its route and every usage record."""
     project_uid: _builtins.str
     """Immutable id of the project it was made for."""
+    supported_by: _builtins.str
+    """Who answers for the model, as the catalog said when the quote was made; empty where it is for a type alone."""
+    support_contact: _builtins.str
+    """Address of a page or a mailbox for it, or whom to ask."""
+    sla: _builtins.str
+    """What is promised about its availability, in words."""
     @_builtins.property
     def rates(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Rate]:
         """One rate a meter."""
@@ -151,10 +160,13 @@ class Quote(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         project_uid: _builtins.str = ...,
+        supported_by: _builtins.str = ...,
+        support_contact: _builtins.str = ...,
+        sla: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "instance_type", b"instance_type", "kind", b"kind", "model_version", b"model_version", "name", b"name", "price_version", b"price_version", "project_uid", b"project_uid", "rates", b"rates", "uid", b"uid", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "instance_type", b"instance_type", "kind", b"kind", "model_version", b"model_version", "name", b"name", "price_version", b"price_version", "project_uid", b"project_uid", "rates", b"rates", "sla", b"sla", "support_contact", b"support_contact", "supported_by", b"supported_by", "uid", b"uid", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
