@@ -31,6 +31,7 @@ from cli.commands import (
     samples,
     search,
     trials,
+    verify,  # noqa: F401 - adds `verify` to the catalog group
 )
 from cli.output import problem
 from cli.session import Target, UsageMistake, choose_target

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated
 
 import typer
 from modelyard.catalog.v1 import benchmarks_pb2, catalog_pb2
 from modelyard.deploy.v1 import deploy_pb2
-from modelyard_client import Modelyard, watch_deployment
+from modelyard_client import Modelyard
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli.commands.deployments import create_deployment
 from cli.commands.discover import find_model
-from cli.commands.prices import take_quote
 from cli.measure import Measured, MeasuringFailed, Protocol, measure
 from cli.output import Json, err, facts, json_document, moment, out, problem, short_name, table
 from cli.session import Project, UsageMistake, collect, connect, project_name, run
+from cli.temporary import temporary_deployment
 
 benchmark = typer.Typer(help="Measure models on deployments of your own.", no_args_is_help=True)
-DEPLOYMENT = "measured"
 # Room for the answer and for what the chat template adds.
 _TEMPLATE_TOKENS = 64
 
@@ -59,7 +54,10 @@ def run_benchmark(
             raise UsageMistake(f"{model.name} neither chats nor embeds; only such models can be measured")
         protocol = Protocol(trials, requests, interval_s, *_fitting(version, chats, input_tokens, output_tokens))
         async with (
-            _deployed(modelyard, parent, model.latest_version, instance_type) as (deployment, key),
+            temporary_deployment(modelyard, parent, model.latest_version, instance_type, "benchmark") as (
+                deployment,
+                key,
+            ),
             connect(key=key) as caller,
         ):
             measured = await _measured(caller, deployment, protocol, chats=chats)
@@ -85,39 +83,6 @@ def _fitting(version: catalog_pb2.ModelVersion, chats: bool, input_tokens: int, 
         return min(input_tokens, context - _TEMPLATE_TOKENS), 0
     output = min(output_tokens, max(1, context // 4))
     return min(input_tokens, context - output - _TEMPLATE_TOKENS), output
-
-
-@asynccontextmanager
-async def _deployed(
-    modelyard: Modelyard, parent: str, version: str, instance_type: str
-) -> AsyncIterator[tuple[deploy_pb2.Deployment, str]]:
-    """A deployment of its own behind an endpoint of its own, with a key; gone afterwards, whatever happens."""
-    quote = await take_quote(modelyard, parent, instance_type=instance_type)
-    endpoint = f"benchmark-{uuid.uuid4().hex[:12]}"
-    deployment = await create_deployment(modelyard, parent, endpoint, DEPLOYMENT, version, quote, count=1)
-    try:
-        await _until_active(modelyard, deployment)
-        made = await modelyard.projects.CreateApiKey(
-            deploy_pb2.CreateApiKeyRequest(parent=parent, endpoints=[endpoint])
-        )
-        try:
-            yield deployment, made.secret
-        finally:
-            await modelyard.projects.RevokeApiKey(deploy_pb2.RevokeApiKeyRequest(name=made.api_key.name))
-    finally:
-        await modelyard.deploy.DeleteEndpoint(deploy_pb2.DeleteEndpointRequest(name=f"{parent}/endpoints/{endpoint}"))
-
-
-async def _until_active(modelyard: Modelyard, deployment: deploy_pb2.Deployment) -> None:
-    with err.status(f"starting an instance of {short_name(deployment.model_version)}"):
-        async for seen in watch_deployment(modelyard, deployment.name):
-            if seen.state == deploy_pb2.DEPLOYMENT_STATE_ACTIVE:
-                return
-            if seen.state == deploy_pb2.DEPLOYMENT_STATE_FAILED:
-                problem(f"{deployment.name} did not start: {seen.state_detail}")
-                raise typer.Exit(1)
-    problem(f"{deployment.name} was deleted meanwhile")
-    raise typer.Exit(1)
 
 
 async def _measured(

@@ -28,6 +28,13 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(catalog, name="catalog", rich_help_panel="Discover")
 
 
+def shipped_content() -> Path:
+    """The content folder that comes with the platform."""
+    from services.catalog.sources.content_files import SHIPPED
+
+    return SHIPPED
+
+
 @catalog.command()
 def lint(
     folder: Annotated[
@@ -36,9 +43,9 @@ def lint(
     as_json: Json = False,
 ) -> None:
     """Check a content folder, without a running platform: every mistake with file, line, field and reason."""
-    from services.catalog.sources.content_files import SHIPPED, check_content
+    from services.catalog.sources.content_files import check_content
 
-    folder = folder or SHIPPED
+    folder = folder or shipped_content()
     content, findings = check_content(folder)
     if as_json:
         counts = {} if content is None else {"models": len(content.models), "publishers": len(content.publishers)}

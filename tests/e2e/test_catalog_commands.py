@@ -41,3 +41,14 @@ def test_assets_are_imported_once_and_exported_again(up: Up, tmp_path: Path) -> 
     assert again == {"imported": 0, "unchanged": 2, "failed": []}
     shown = up.json("models", "show", "e2e-a")["model"]
     assert (shown["card"], shown["source"]) == (good["a"]["_description_md"], "import")
+
+
+def test_a_model_is_verified_on_a_deployment_of_its_own(up: Up) -> None:
+    """Its card's sample answers as stated, and nothing is left of the deployment."""
+    up.run("project", "create", "verify")
+    told = up.json("catalog", "verify", "all-minilm-l6-v2", "--project", "verify")
+    (sample,) = told["samples"]
+    assert (told["verified"], sample["path"], sample["differences"]) == (True, "/embeddings", [])
+    assert told["configuration"]["engine"] == "onnx"
+    assert told["configuration"]["instance_type"] == "local-1"
+    assert up.json("endpoints", "--project", "verify") == []

@@ -57,6 +57,14 @@ def test_every_shipped_model_says_who_answers_for_it(shipped: Content) -> None:
             assert (model.usability, model.deployment_options) == ("NEEDS_PROVIDER_CREDENTIAL", ["SERVERLESS"])
 
 
+def test_what_runs_here_was_tried(shipped: Content) -> None:
+    """Each such model has calls to try, and says where and when its configuration was verified."""
+    for model in shipped.models:
+        if model.usability is None:
+            assert model.samples, model.id
+            assert model.versions[-1].verified, model.id
+
+
 def test_every_shipped_card_is_of_its_own(shipped: Content) -> None:
     """It begins with what the model is called; no two say the same, and summaries are one sentence."""
     for model in shipped.models:
