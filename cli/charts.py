@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil, floor, log10
 
 _WIDTH, _HEIGHT = 960, 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 90, 220, 60, 70
@@ -21,7 +22,7 @@ _COLOURS = (
     "#db2777",
     "#475569",
 )
-_TICKS = 5
+_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,11 @@ class Bars:
 
 def scatter(title: str, x_label: str, y_label: str, points: Sequence[Point]) -> str:
     """Points with the front that no other one beats drawn through."""
-    xs, ys = _scale([point.x for point in points]), _scale([point.y for point in points])
+    xs, ys = _Scale.of([point.x for point in points]), _Scale.of([point.y for point in points])
     plot_w, plot_h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
     def place(point: Point) -> tuple[float, float]:
-        x = _LEFT + plot_w * (point.x - xs[0]) / (xs[1] - xs[0])
-        y = _TOP + plot_h * (1 - (point.y - ys[0]) / (ys[1] - ys[0]))
-        return round(x, 1), round(y, 1)
+        return round(_LEFT + plot_w * xs.share(point.x), 1), round(_TOP + plot_h * (1 - ys.share(point.y)), 1)
 
     parts = [_axes(x_label, y_label, xs, ys)]
     front = sorted((place(point) for point in points if point.on_front), key=lambda spot: spot[0])
@@ -67,64 +66,48 @@ def scatter(title: str, x_label: str, y_label: str, points: Sequence[Point]) -> 
 
 
 def grouped_bars(title: str, models: Sequence[str], groups: Sequence[Bars]) -> str:
-    """Models side by side in every group; a missing value is a dash, never a bar of no height."""
-    plot_w, plot_h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    group_w = plot_w / max(1, len(groups))
-    bar_w = min(36.0, group_w * 0.8 / max(1, len(models)))
-    parts = [_grid()]
-    for number, group in enumerate(groups):
-        left = _LEFT + group_w * number + (group_w - bar_w * len(models)) / 2
+    """Models side by side in every group; a missing value is a dash, never a bar of no length."""
+    bar_h, head_h, gap = 18, 26, 14
+    left, width = 260, 560
+    parts, y = [], _TOP
+    for group in groups:
+        parts.append(_text(left - 10, y + 14, group.label, anchor="end"))
         for position, (value, shown) in enumerate(zip(group.values, group.shown, strict=True)):
-            x = round(left + bar_w * position, 1)
-            height = round(plot_h * (value or 0), 1)
-            y = round(_TOP + plot_h - height, 1)
+            colour = _COLOURS[position % len(_COLOURS)]
+            length = round(width * (value or 0), 1)
             if value is not None:
-                colour = _COLOURS[position % len(_COLOURS)]
-                parts.append(f'<rect x="{x}" y="{y}" width="{bar_w - 3:.1f}" height="{height}" fill="{colour}"/>')
-            parts.append(_text(x + bar_w / 2, y - 5, shown, size=10, anchor="middle", colour=_MUTED))
-        parts.append(_text(left + bar_w * len(models) / 2, _HEIGHT - _BOTTOM + 20, group.label, anchor="middle"))
+                parts.append(f'<rect x="{left}" y="{y}" width="{length}" height="{bar_h - 3}" fill="{colour}"/>')
+            parts.append(_text(left + length + 6, y + 12, shown, size=11, colour=_MUTED))
+            y += bar_h
+        y += gap
+    y += head_h - gap
     for position, model in enumerate(models):
-        y = _TOP + 20 * position
         colour = _COLOURS[position % len(_COLOURS)]
-        parts.append(f'<rect x="{_WIDTH - _RIGHT + 20}" y="{y}" width="12" height="12" fill="{colour}"/>')
-        parts.append(_text(_WIDTH - _RIGHT + 38, y + 11, model, size=12))
-    return _document(title, parts)
+        parts.append(f'<rect x="{left}" y="{y}" width="12" height="12" fill="{colour}"/>')
+        parts.append(_text(left + 18, y + 11, model, size=12))
+        y += 20
+    return _document(title, parts, height=y + 20)
 
 
-def _document(title: str, parts: Sequence[str]) -> str:
+def _document(title: str, parts: Sequence[str], *, height: int = _HEIGHT) -> str:
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'font-family="system-ui, sans-serif"><title>{escape(title)}</title>'
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>'
+        f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>'
     )
     return "\n".join([head, _text(_LEFT, 32, title, size=18), *parts, "</svg>\n"])
 
 
-def _axes(x_label: str, y_label: str, xs: tuple[float, float], ys: tuple[float, float]) -> str:
+def _axes(x_label: str, y_label: str, xs: _Scale, ys: _Scale) -> str:
     plot_w, plot_h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    parts = [_grid()]
-    for tick in range(_TICKS):
-        share = tick / (_TICKS - 1)
-        parts.append(
-            _text(
-                _LEFT + plot_w * share,
-                _HEIGHT - _BOTTOM + 18,
-                f"{xs[0] + (xs[1] - xs[0]) * share:.4g}",
-                size=11,
-                anchor="middle",
-                colour=_MUTED,
-            )
-        )
-        parts.append(
-            _text(
-                _LEFT - 8,
-                _TOP + plot_h * (1 - share) + 4,
-                f"{ys[0] + (ys[1] - ys[0]) * share:.4g}",
-                size=11,
-                anchor="end",
-                colour=_MUTED,
-            )
-        )
+    parts = []
+    for tick in ys.ticks():
+        y = _TOP + plot_h * (1 - ys.share(tick))
+        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_LINE}"/>')
+        parts.append(_text(_LEFT - 8, y + 4, f"{tick:g}", size=11, anchor="end", colour=_MUTED))
+    for tick in xs.ticks():
+        x = _LEFT + plot_w * xs.share(tick)
+        parts.append(_text(x, _HEIGHT - _BOTTOM + 18, f"{tick:g}", size=11, anchor="middle", colour=_MUTED))
     parts.append(_text(_LEFT + plot_w / 2, _HEIGHT - 22, x_label, anchor="middle"))
     middle = _TOP + plot_h / 2
     parts.append(
@@ -134,20 +117,32 @@ def _axes(x_label: str, y_label: str, xs: tuple[float, float], ys: tuple[float, 
     return "\n".join(parts)
 
 
-def _grid() -> str:
-    plot_h = _HEIGHT - _TOP - _BOTTOM
-    return "\n".join(
-        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{_TOP + plot_h * tick / (_TICKS - 1)}" '
-        f'y2="{_TOP + plot_h * tick / (_TICKS - 1)}" stroke="{_LINE}"/>'
-        for tick in range(_TICKS)
-    )
+@dataclass(frozen=True)
+class _Scale:
+    """From a round number to a round number, in round steps."""
 
+    low: float
+    high: float
+    step: float
 
-def _scale(values: Sequence[float]) -> tuple[float, float]:
-    """From and to, a little wider than the values, from 0 where that is near."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    margin = (high - low) * 0.1 or abs(high) * 0.1 or 1.0
-    return (0.0 if 0 <= low < high * 0.5 else low - margin), high + margin
+    @classmethod
+    def of(cls, values: Sequence[float]) -> _Scale:
+        """Wide enough for the values; from 0 where that is near."""
+        low, high = min(values, default=0.0), max(values, default=1.0)
+        if 0 <= low <= high * 0.5:
+            low = 0.0
+        rough = (high - low or abs(high) or 1.0) / _STEPS
+        size = 10.0 ** floor(log10(rough))
+        step = next(nice * size for nice in (1, 2, 5, 10) if nice * size >= rough)
+        first, last = floor(low / step), ceil(high / step)
+        return cls(first * step, (last if last > first else first + 1) * step, step)
+
+    def share(self, value: float) -> float:
+        """Where a value lies, 0 to 1."""
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[float]:
+        return [self.low + self.step * number for number in range(round((self.high - self.low) / self.step) + 1)]
 
 
 def _text(x: float, y: float, words: str, *, size: int = 13, anchor: str = "start", colour: str = _INK) -> str:
