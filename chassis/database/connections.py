@@ -13,12 +13,16 @@ _LOCKED_RETRY_S = 0.02
 # Prepared statements kept by a connection. An insert of many rows is another statement for each number of rows, and one
 # of hundreds takes some hundred kilobytes: the driver's own 128 of them come to tens of megabytes.
 _STATEMENTS_MAX = 32
+_PAGE_BYTES = 4096
+# What SQLite itself takes for its log.
+CACHE_BYTES = 1000 * _PAGE_BYTES
 
 
 def sqlite_engine(
     url: str,
     *,
     busy_timeout_ms: int = 10_000,
+    cache_bytes: int = CACHE_BYTES,
     read_only: bool = False,
     foreign_keys: bool = True,
     **options: Any,
@@ -26,6 +30,8 @@ def sqlite_engine(
     """An engine on a SQLite file whose transactions begin where SQLAlchemy says.
 
     Args:
+        cache_bytes: Pages kept in memory, and how long the log grows before it is moved into the database. Of a file
+            that is much larger every change in a random place costs a page in the log and one in the file.
         read_only: Refuse to write, and begin without the write lock.
         foreign_keys: Off for migrations, which drop and make tables anew.
         options: For `create_async_engine`.
@@ -36,6 +42,8 @@ def sqlite_engine(
     pragmas = {
         "busy_timeout": str(int(busy_timeout_ms)),
         "synchronous": "full",
+        "cache_size": str(-cache_bytes // 1024),
+        "wal_autocheckpoint": str(cache_bytes // _PAGE_BYTES),
         "foreign_keys": "on" if foreign_keys else "off",
         "query_only": "on" if read_only else "off",
     }

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.sql.dml import ReturningInsert
 
-from chassis.database.connections import sqlite_engine
+from chassis.database.connections import CACHE_BYTES, sqlite_engine
 from chassis.database.migrations import migrate
 from chassis.database.session import Session
 from chassis.database.tables import ChassisTables
@@ -96,6 +96,7 @@ class Database:
         pool_size_max: Connections kept to PostgreSQL, or readers of a SQLite file beside its one writer.
         pool_timeout_s: How long to wait for a connection before giving up.
         busy_timeout_ms: How long SQLite waits for another process' lock.
+        cache_bytes: Pages that SQLite's writer keeps in memory, and length of its log.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Database:
         pool_size_max: int = 10,
         pool_timeout_s: float = 30.0,
         busy_timeout_ms: int = 10_000,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.url = url
         self.tables = tables
@@ -113,7 +115,9 @@ class Database:
         self.outbox_signal = asyncio.Event()
         self._writing = _WriterQueue() if self.is_sqlite else None
         if self.is_sqlite:
-            self._writers = sqlite_engine(url, busy_timeout_ms=busy_timeout_ms, pool_size=1, max_overflow=0)
+            self._writers = sqlite_engine(
+                url, busy_timeout_ms=busy_timeout_ms, cache_bytes=cache_bytes, pool_size=1, max_overflow=0
+            )
             self._readers = sqlite_engine(
                 url,
                 busy_timeout_ms=busy_timeout_ms,

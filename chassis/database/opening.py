@@ -20,4 +20,9 @@ async def open_database(settings: ServiceSettings, service: str, tables: Chassis
     url = settings.resolved_database_url(service)
     if settings.migrate_on_start:
         await migrate(url, migrations)
-    return Database(url, tables, pool_size_max=settings.database_pool_size_max)
+    return Database(
+        url,
+        tables,
+        pool_size_max=settings.database_pool_size_max,
+        cache_bytes=settings.database_cache_bytes,
+    )

@@ -20,6 +20,8 @@ class CatalogSettings(ServiceSettings):
 
     # Folder of collections, publishers, models, licences and instance types (YAML).
     content_dir: Path = SHIPPED
+    # A million models change pages all over the file.
+    database_cache_bytes: int = 64_000_000
     # How often lifecycle dates are looked at, seconds.
     lifecycle_check_s: float = 60.0
     # Entries in each list of a project's policy.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from modelyard.catalog.v1 import catalog_pb2, events_pb2
@@ -10,13 +11,23 @@ from chassis.events import Event, published_event
 from chassis.timestamps import timestamp
 
 
-def version_published(model_version: str, uid: str, stage: int, sequence: int, now: datetime) -> Event:
-    """A version entered the catalog."""
-    message = events_pb2.VersionPublished(
-        model_version=model_version, uid=uid, stage=catalog_pb2.LifecycleStage.ValueType(stage)
+def versions_published(versions: Sequence[tuple[str, str, int]], now: datetime) -> Event:
+    """Versions that entered the catalog together: resource name, uid and stage of each."""
+    message = events_pb2.VersionsPublished(
+        versions=[
+            events_pb2.VersionPublished(model_version=name, uid=uid, stage=catalog_pb2.LifecycleStage.ValueType(stage))
+            for name, uid, stage in versions
+        ]
     )
     return published_event(
-        "catalog", "version", "published", message, project_uid=None, aggregate_uid=uid, sequence=sequence, time=now
+        "catalog",
+        "versions",
+        "published",
+        message,
+        project_uid=None,
+        aggregate_uid=versions[0][1],
+        sequence=1,
+        time=now,
     )
 
 

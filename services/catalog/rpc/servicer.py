@@ -95,7 +95,7 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         async with self._database.reader() as session:
             row = await find_model(session, name)
             newest = await stored.version(session, row.latest_version)
-            text = await stored.text_of(session, row.name)
+            text = await stored.text_of(session, row.uid)
             license_text = await stored.license_text(session, row.license_digest)
         # Rendering a long card takes a while, so other calls go on meanwhile.
         return await asyncio.to_thread(

@@ -25,7 +25,7 @@ from services.catalog.domain.records import (
     identity_of,
 )
 from services.catalog.domain.replacements import replacement_cycles
-from services.catalog.events.published import version_published
+from services.catalog.events.published import versions_published
 from services.catalog.storage.queries.models import forget_tasks, newest_change, replacements, texts_of, versions
 from services.catalog.storage.queries.models import models as stored_models
 from services.catalog.storage.queries.pages import table, take_turns
@@ -56,6 +56,8 @@ _NOT_FACTS = {
 _NOT_VERSION_FACTS = {"version", "position", "artifacts", "serving", "lifecycle", "origin"}
 _DEFLATE_FAST = 1
 _encode = msgspec.json.Encoder().encode
+# A message of the broker has room for twice as many of the longest names.
+_VERSIONS_PER_EVENT = 1000
 # A chain of replacements is followed this far.
 _REPLACEMENTS_MAX = 32
 
@@ -143,7 +145,7 @@ async def _load(uow: UnitOfWork, rows: dict[str, ModelRow], to_put: dict[str, tu
     stored = [rows[name] for name in to_put if name in rows]
     return _Known(
         models=rows,
-        texts=await texts_of(uow.session, [row.name for row in stored]),
+        texts=await texts_of(uow.session, [row.uid for row in stored]),
         versions=await versions(uow.session, [*version_names, *(row.latest_version for row in stored)]),
     )
 
@@ -180,6 +182,7 @@ class _Batch:
         self.licenses: dict[str, str] = {}
         self.versions: list[dict[str, Any]] = []
         self.origins: list[dict[str, Any]] = []
+        self.published: list[tuple[str, str, int]] = []
         self.version_names: set[str] = set()
 
     def put(self, uow: UnitOfWork, name: str, record: ModelRecord, digest: str) -> bool:
@@ -190,7 +193,7 @@ class _Batch:
             self._add_model(name, record, digest, sequence)
         else:
             newest = self._is_newest(row, record)
-            changed |= newest and self._change_model(row, name, record)
+            changed |= newest and self._change_model(uow, row, name, record)
             if not changed:
                 return False
             # Of an older version the digest would be that of a model which is not stored.
@@ -205,10 +208,11 @@ class _Batch:
         return newest is None or record.versions[-1].position >= newest.position
 
     def _add_model(self, name: str, record: ModelRecord, digest: str, sequence: int) -> None:
+        uid = new_uid()
         self.models.append(
             {
                 "name": name,
-                "uid": new_uid(),
+                "uid": uid,
                 "source": self._source,
                 "project_uid": "",
                 "digest": digest,
@@ -218,18 +222,23 @@ class _Batch:
                 **self._model_values(name, record),
             }
         )
-        self.texts.append({"model": name, **_texts(record)})
+        self.texts.append({"model_uid": uid, **_texts(record)})
         self.tasks += [{"task": task, "model": name} for task in record.tasks]
 
-    def _change_model(self, row: ModelRow, name: str, record: ModelRecord) -> bool:
+    def _change_model(self, uow: UnitOfWork, row: ModelRow, name: str, record: ModelRecord) -> bool:
         values, texts = self._model_values(name, record), _texts(record)
-        stored = self._known.texts.get(name)
+        stored = self._known.texts.get(row.uid)
         same_texts = stored is not None and all(getattr(stored, column) == text for column, text in texts.items())
         if same_texts and all(getattr(row, column) == value for column, value in values.items()):
             return False
         for column, value in values.items():
             setattr(row, column, value)
-        self.texts.append({"model": name, **texts})
+        if stored is None:
+            self.texts.append({"model_uid": row.uid, **texts})
+        else:
+            for column, text in texts.items():
+                setattr(stored, column, text)
+            uow.session.add(stored)
         self.changed.append(name)
         self.tasks += [{"task": task, "model": name} for task in record.tasks]
         return True
@@ -261,13 +270,13 @@ class _Batch:
             version_name = f"{name}/versions/{version.version}"
             stored = self._known.versions.get(version_name)
             if stored is None:
-                self._add_version(uow, name, version_name, version)
+                self._add_version(name, version_name, version)
             elif not _change_version(uow, stored, version, self._now):
                 continue
             self.version_names.add(version_name)
         return len(self.version_names) > before
 
-    def _add_version(self, uow: UnitOfWork, model: str, name: str, version: VersionRecord) -> None:
+    def _add_version(self, model: str, name: str, version: VersionRecord) -> None:
         uid = new_uid()
         stage = int(_stage(version.lifecycle, self._now))
         self.versions.append(
@@ -285,7 +294,7 @@ class _Batch:
         )
         if version.origin is not None:
             self.origins.append({"version": name, "document": zlib.compress(_encode(version.origin), _DEFLATE_FAST)})
-        uow.emit(version_published(name, uid, stage, 1, self._now))
+        self.published.append((name, uid, stage))
 
     async def write(self, uow: UnitOfWork, database: Database) -> None:
         """Write what was collected."""
@@ -293,27 +302,19 @@ class _Batch:
             texts = table(LicenseTextRow)
             rows = [{"digest": digest, "text": text} for digest, text in self.licenses.items()]
             await database.insert_ignoring(uow, texts, rows, returning=[texts.c.digest])
-        if self.texts:
-            await _replace_texts(uow, database, self.texts)
         if self.changed:
             await forget_tasks(uow.session, self.changed)
         for row_class, rows in (
             (ModelRow, self.models),
+            (ModelTextRow, self.texts),
             (ModelTaskRow, self.tasks),
             (VersionRow, self.versions),
             (VersionOriginRow, self.origins),
         ):
             if rows:
                 await uow.session.execute(insert(table(row_class)), rows)
-
-
-async def _replace_texts(uow: UnitOfWork, database: Database, rows: list[dict[str, Any]]) -> None:
-    texts = table(ModelTextRow)
-    added = await database.insert_ignoring(uow, texts, rows, returning=[texts.c.model])
-    new = {row.model for row in added}
-    for row in rows:
-        if row["model"] not in new:
-            await uow.session.merge(ModelTextRow(**row))
+        for start in range(0, len(self.published), _VERSIONS_PER_EVENT):
+            uow.emit(versions_published(self.published[start : start + _VERSIONS_PER_EVENT], self._now))
 
 
 def _refusal(name: str, record: ModelRecord, known: dict[str, VersionRow], now: datetime) -> Refusal | None:

@@ -28,6 +28,8 @@ _LABELS = {
     "capabilities": ("capabilities",),
     "industries": ("industries",),
 }
+# The others are explained without it.
+_READ_IN_CARDS = (Reason.LISTED, Reason.CARD, Reason.MOST_WORDS)
 _RETRY_S = 5.0
 
 
@@ -116,15 +118,15 @@ async def _results(database: Database, page: list[FoundModel], words: list[str])
     async with database.reader() as session:
         rows = await models(session, names)
         newest = await versions(session, [row.latest_version for row in rows.values()])
-        by_card = [one.hit.name for one in page if one.reason not in (Reason.EXACT_NAME, Reason.NAME, Reason.NEAR)]
-        texts = await cards(session, by_card) if words else {}
+        by_card = {one.hit.name for one in page if one.reason in _READ_IN_CARDS}
+        texts = await cards(session, [rows[name].uid for name in by_card if name in rows]) if words else {}
     return [
         Result(
             model=row,
             version=newest.get(row.latest_version),
             reason=one.reason,
             distance=one.distance,
-            highlights=highlights(words, _texts(row, texts.get(row.name, ""))),
+            highlights=highlights(words, _texts(row, texts.get(row.uid, ""))),
         )
         for one in page
         if (row := rows.get(one.hit.name)) is not None

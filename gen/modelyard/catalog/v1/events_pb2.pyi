@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from modelyard.catalog.v1 import catalog_pb2 as _catalog_pb2
 import builtins as _builtins
 import sys
@@ -19,8 +21,36 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class VersionsPublished(_message.Message):
+    """Versions entered the catalog in one transaction, at most 1000 a message: an import of a hub brings a million.
+    Subject: modelyard.catalog.v1.versions.published._
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionPublished]:
+        """Each version once; for each it is the first of its events."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___VersionPublished] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionsPublished: _TypeAlias = VersionsPublished  # noqa: Y015
+
+@_typing.final
 class VersionPublished(_message.Message):
-    """A version entered the catalog. Subject: modelyard.catalog.v1.version.published._"""
+    """A version that entered the catalog; one of VersionsPublished. Streams of earlier releases hold it by itself.
+    Subject then: modelyard.catalog.v1.version.published._
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -83,7 +83,7 @@ async def changed_models(session: AsyncSession, after: int, limit: int) -> list[
             _PRICE.c.output_nanos.label("output_price"),
         )
         .outerjoin(_VERSION, _VERSION.c.name == columns.latest_version)
-        .outerjoin(_TEXT, _TEXT.c.model == columns.name)
+        .outerjoin(_TEXT, _TEXT.c.model_uid == columns.uid)
         .outerjoin(_PRICE, _PRICE.c.model == columns.name)
         .where(columns.change_sequence > after)
         .order_by(columns.change_sequence)
@@ -115,7 +115,7 @@ async def publisher_names(session: AsyncSession, ids: set[str]) -> dict[str, str
     return {row.id: row.display_name for row in await session.execute(query)}
 
 
-async def cards(session: AsyncSession, names: Sequence[str]) -> dict[str, str]:
-    """The cards of some models, by name; at most a page of them."""
-    query = select(_TEXT.c.model, _TEXT.c.card).where(_TEXT.c.model.in_(names))
-    return {row.model: row.card for row in await session.execute(query)}
+async def cards(session: AsyncSession, uids: Sequence[str]) -> dict[str, str]:
+    """The cards of some models, by the model's uid; at most a page of them."""
+    query = select(_TEXT.c.model_uid, _TEXT.c.card).where(_TEXT.c.model_uid.in_(uids))
+    return {row.model_uid: row.card for row in await session.execute(query)}

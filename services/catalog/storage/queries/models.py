@@ -78,18 +78,18 @@ async def forget_tasks(session: AsyncSession, names: Sequence[str]) -> None:
         await session.execute(delete(table(ModelTaskRow)).where(table(ModelTaskRow).c.model.in_(part)))
 
 
-async def text_of(session: AsyncSession, name: str) -> ModelTextRow | None:
+async def text_of(session: AsyncSession, uid: str) -> ModelTextRow | None:
     """The long texts of a model."""
-    query = select(ModelTextRow).where(table(ModelTextRow).c.model == name)
+    query = select(ModelTextRow).where(table(ModelTextRow).c.model_uid == uid)
     return (await session.execute(query)).scalar_one_or_none()
 
 
-async def texts_of(session: AsyncSession, names: Sequence[str]) -> dict[str, ModelTextRow]:
-    """The long texts of models, by model."""
+async def texts_of(session: AsyncSession, uids: Sequence[str]) -> dict[str, ModelTextRow]:
+    """The long texts of models, by the model's uid."""
     found: dict[str, ModelTextRow] = {}
-    for part in _parts(names):
-        rows = (await session.execute(select(ModelTextRow).where(table(ModelTextRow).c.model.in_(part)))).scalars()
-        found |= {row.model: row for row in rows}
+    for part in _parts(uids):
+        rows = (await session.execute(select(ModelTextRow).where(table(ModelTextRow).c.model_uid.in_(part)))).scalars()
+        found |= {row.model_uid: row for row in rows}
     return found
 
 

@@ -77,7 +77,8 @@ class ModelTextRow(CatalogTable, table=True):
     """The long texts of a model, as they came."""
 
     __tablename__ = "model_text"
-    model: str = Field(primary_key=True)
+    # By uid, which grows: the texts of new models lie behind those of older ones, whatever their names.
+    model_uid: str = Field(primary_key=True)
     card: str
     notes: str
     evaluation: str
