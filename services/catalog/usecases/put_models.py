@@ -232,6 +232,9 @@ class _Batch:
 
     def _change_model(self, uow: UnitOfWork, row: ModelRow, name: str, record: ModelRecord) -> bool:
         values, texts = self._model_values(name, record), _texts(record)
+        if row.provider_source:
+            # A configured source has its credential, whatever its own source says.
+            del values["usability"], values["usability_detail"]
         stored = self._known.texts.get(row.uid)
         same_texts = stored is not None and all(getattr(stored, column) == text for column, text in texts.items())
         if same_texts and all(getattr(row, column) == value for column, value in values.items()):

@@ -23,7 +23,7 @@ def completes(row: VersionRow, version: VersionRecord) -> bool:
 
     So are those behind a gate once it opens, and those that a newer release has an engine for.
     """
-    if row.serving is not None or version.provider is not None or version.origin is not None:
+    if row.serving is not None or version.origin is not None:
         return False
     files = [(file["name"], file["sha256"], file["size_bytes"]) for file in row.artifacts]
     same_files = files == [(file["name"], file["sha256"], file["size_bytes"]) for file in _artifacts(version)]
