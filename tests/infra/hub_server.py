@@ -38,6 +38,7 @@ class Fault:
         cut_after: Close the connection after this many bytes of the body.
         wrong_at: Change the byte at this place of the file.
         hang: Answer nothing until the server ends.
+        hold_after: Send this many bytes of the body, and the rest when `HubServer.go_on` is set.
         ignore_range: Serve the whole file with 200 whatever was asked for.
     """
 
@@ -46,6 +47,7 @@ class Fault:
     cut_after: int | None = None
     wrong_at: int | None = None
     hang: bool = False
+    hold_after: int | None = None
     ignore_range: bool = False
 
 
@@ -74,6 +76,7 @@ class HubServer:
         self._faults: dict[str, deque[Fault]] = {}
         self._seen: list[SeenRequest] = []
         self.ended = threading.Event()
+        self.go_on = threading.Event()
 
     def add(self, repository: Repository) -> Repository:
         self.repositories[repository.id] = repository
@@ -178,6 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, file: HubFile, start: int, end: int, fault: Fault) -> None:
         stop = end if fault.cut_after is None else min(end, start + fault.cut_after)
         for at in range(start, stop, _CHUNK):
+            if fault.hold_after is not None and at - start >= fault.hold_after:
+                self.hub.go_on.wait()
             part = bytearray(file.read(at, min(_CHUNK, stop - at)))
             if fault.wrong_at is not None and at <= fault.wrong_at < at + len(part):
                 part[fault.wrong_at - at] ^= 0xFF
@@ -336,6 +341,7 @@ def hub_server(*repositories: Repository, page_max: int = 1000) -> Iterator[HubS
         yield hub
     finally:
         hub.ended.set()
+        hub.go_on.set()
         for server, thread in zip(servers, threads, strict=True):
             server.shutdown()
             thread.join()

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,15 @@ class Up:
     def processes(self) -> list[str]:
         """Command lines that name this folder, the supervisor's own apart: services, broker, keepers, Triton."""
         return processes_naming(str(self.home))
+
+
+def wait_for(holds: Callable[[], bool], *, s_max: float = 60.0) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + s_max
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"does not hold within {s_max:g} s")
+        time.sleep(0.1)
 
 
 def processes_naming(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from modelyard.catalog.v1 import catalog_pb2, events_pb2, providers_pb2
+from modelyard.catalog.v1 import catalog_pb2, events_pb2
 
 from chassis.events import Event, published_event
 from chassis.timestamps import timestamp
@@ -41,9 +41,8 @@ def lifecycle_changed(
     replacement: str,
     sequence: int,
     now: datetime,
-    provider: providers_pb2.ProviderTarget | None = None,
 ) -> Event:
-    """A version's stage or dates changed, or where its provider answers."""
+    """A version's stage or dates changed."""
     message = events_pb2.VersionLifecycleChanged(
         model_version=model_version,
         uid=uid,
@@ -51,7 +50,6 @@ def lifecycle_changed(
         deprecation_time=None if deprecation_time is None else timestamp(deprecation_time),
         retire_time=None if retire_time is None else timestamp(retire_time),
         replacement=replacement,
-        provider=provider,
     )
     return published_event(
         "catalog",

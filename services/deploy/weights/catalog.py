@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -16,6 +17,7 @@ from services.deploy.weights.interface import WeightsFile, WeightsInterrupted, W
 
 _PIECE_BYTES = 1 << 20
 _CONNECT_S = 10.0
+_REFUSAL_BYTES_MAX = 64 << 10
 # Answers that may pass by themselves: overload, a proxy without its server, a server that stops.
 _PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -46,7 +48,7 @@ class CatalogWeights:
         headers = {"range": f"bytes={offset}-", "if-range": f'"{file.sha256}"', "accept-encoding": "identity"}
         try:
             async with self._http.stream("GET", url, headers=headers) as answer:
-                self._check(answer, file, offset)
+                await self._check(answer, file, offset)
                 async for piece in answer.aiter_raw(_PIECE_BYTES):
                     yield piece
         except httpx2.TransportError as lost:
@@ -73,11 +75,24 @@ class CatalogWeights:
             )
         return str(signed.url)
 
-    def _check(self, answer: httpx2.Response, file: WeightsFile, offset: int) -> None:
+    async def _check(self, answer: httpx2.Response, file: WeightsFile, offset: int) -> None:
         status = answer.status_code
         if status == 206 or (status == 200 and offset == 0):
             return
-        said = f"the catalog answered {status} for {file.name!r} from byte {offset}"
+        why = await _reason(answer)
         if status in _PASSING_STATUSES:
-            raise WeightsInterrupted(said)
-        raise WeightsRefused(said)
+            raise WeightsInterrupted(why or f"the catalog answered {status} for {file.name!r} from byte {offset}")
+        raise WeightsRefused(why or f"the catalog answered {status} for {file.name!r} from byte {offset}")
+
+
+async def _reason(answer: httpx2.Response) -> str:
+    """What the catalog says of a refusal; empty where somebody else answered."""
+    content = b""
+    async for piece in answer.aiter_bytes():
+        content += piece
+        if len(content) > _REFUSAL_BYTES_MAX:
+            return ""
+    try:
+        return str(json.loads(content)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""

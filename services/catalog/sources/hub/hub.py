@@ -43,7 +43,7 @@ _LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 _LICENSE_BYTES_MAX = 64 << 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class HubSource:
     """Which hub, and which of its models.
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 
 from chassis.secret_files import SecretFiles, SecretUnusable
+from services.catalog.domain.downloads import Download
 from services.catalog.domain.errors import HubCredentialUnusable
 from services.catalog.sources.hub.client import HubBounds, hub_session
 from services.catalog.sources.hub.files import HubFile, HubFiles
 from services.catalog.sources.hub.hub import Hub, HubLimits, HubSource
+
+# Scheme of the URIs of artifacts that lie at a hub.
+HUB = "hub"
 
 
 class Hubs:
@@ -36,19 +40,25 @@ class Hubs:
         """A hub as a source names it."""
         return Hub(source, self._token(source.credential), self._files, self._bounds, self._limits)
 
-    def read(self, uri: str, *, offset: int, size_bytes: int, sha256: str) -> AsyncGenerator[bytes, None]:
-        """An artifact's bytes from a place on, as `HubFiles.read` gives them; its digest is for the reader to check.
-
-        Args:
-            uri: Of the artifact, `hub:…`.
+    async def read(self, file: Download, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """Bytes of an artifact that lies at a hub, as `HubFiles.read` gives them; whoever has them all checks the digest.
 
         Raises:
-            ValueError: another kind of URI.
             HubCredentialUnusable: the token it names cannot be read.
+            Problem: see `HubFiles.read`.
         """
-        file = HubFile.from_uri(uri)
-        token = self._token(file.credential)()
-        return self._files.read(file, token, offset=offset, size_bytes=size_bytes, sha256=sha256)
+        at_hub = HubFile.from_uri(file.uri)
+        pieces = self._files.read(
+            at_hub,
+            self._token(at_hub.credential)(),
+            offset=start,
+            end=stop,
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+        )
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield piece
 
     def _token(self, name: str) -> Callable[[], str]:
         def read() -> str:

@@ -14,12 +14,6 @@ from services.catalog.storage.tables.models import (
     VersionOriginRow,
     VersionRow,
 )
-from services.catalog.storage.tables.sources import (
-    SeenDeploymentRow,
-    SourceModelRow,
-    SourceRow,
-    SyncRunRow,
-)
 
 __all__ = [
     "CHASSIS",
@@ -37,11 +31,7 @@ __all__ = [
     "PublisherRow",
     "ScenarioRow",
     "ScoreRow",
-    "SeenDeploymentRow",
     "SeenPriceRow",
-    "SourceModelRow",
-    "SourceRow",
-    "SyncRunRow",
     "VersionOriginRow",
     "VersionRow",
 ]

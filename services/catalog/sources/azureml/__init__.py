@@ -1,1 +1,0 @@
-"""The public azureml-assets format."""
