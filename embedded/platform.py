@@ -125,6 +125,8 @@ class Platform:
             }
         if service in ("deploy", "inference"):
             settings["CLUSTER_SECRET_FILE"] = home.cluster_secret
+        if service == "catalog":
+            settings["SOURCE_KEYS_DIR"] = home.provider_keys
         if service == "deploy":
             settings |= {"LEASE_FILE": home.lease, "RELEASE_ON_STOP": "true"}
         if service == "inference":

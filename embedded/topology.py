@@ -69,6 +69,7 @@ class DurableConsumer:
 
 
 CONSUMERS = (
+    DurableConsumer("catalog", "DEPLOY", "catalog-deployments", "modelyard.deploy.v1.deployment.changed.*"),
     DurableConsumer("billing", "DEPLOY", "billing-instances", "modelyard.deploy.v1.instance.*.*"),
     DurableConsumer("billing", "DEPLOY", "billing-projects", "modelyard.deploy.v1.project.created.*"),
     DurableConsumer("billing", "DEPLOY", "billing-deployments", "modelyard.deploy.v1.deployment.changed.*"),

@@ -20,6 +20,7 @@ from modelyard.catalog.v1 import (
     hub_pb2_grpc,
     imports_pb2_grpc,
     search_pb2_grpc,
+    sources_pb2_grpc,
 )
 from modelyard.deploy.v1 import deploy_pb2_grpc
 from modelyard.events.v1 import dead_letters_pb2_grpc
@@ -86,6 +87,7 @@ class Modelyard:
         self.benchmarks = benchmarks_pb2_grpc.BenchmarkServiceStub(catalog)
         self.search = search_pb2_grpc.SearchServiceStub(catalog)
         self.code_samples = code_samples_pb2_grpc.CodeSampleServiceStub(catalog)
+        self.sources = sources_pb2_grpc.SourceServiceStub(catalog)
         self.governance = governance_pb2_grpc.GovernanceServiceStub(catalog)
         self.hub = hub_pb2_grpc.HubServiceStub(catalog)
         self.imports = imports_pb2_grpc.ImportServiceStub(catalog)
@@ -94,6 +96,7 @@ class Modelyard:
         self.billing = billing_pb2_grpc.BillingServiceStub(billing)
         # Each service that consumes events keeps its own.
         self.dead_letters = {
+            "catalog": dead_letters_pb2_grpc.DeadLetterServiceStub(catalog),
             "billing": dead_letters_pb2_grpc.DeadLetterServiceStub(billing),
             "deploy": dead_letters_pb2_grpc.DeadLetterServiceStub(deploy),
         }

@@ -15,22 +15,27 @@ from modelyard.catalog.v1 import (
     hub_pb2_grpc,
     imports_pb2_grpc,
     search_pb2_grpc,
+    sources_pb2_grpc,
 )
 
 from chassis.access import AccessPolicy, BucketRoleDirectory, TokenVerifier
 from chassis.bus import Bus
 from chassis.clock import check_not_behind
-from chassis.database import open_database
+from chassis.database import Database, open_database
+from chassis.dead_letters import Handlers
 from chassis.http_server import HttpServer
+from chassis.inbox import Consumer
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService, service_channel
 from chassis.rpc.client import token_from_file
+from chassis.rpc.dead_letters import DeadLetterServicer
 from chassis.secret_files import SecretFiles
 from chassis.service import ServiceContext, write_atomically
 from services.catalog.artifacts.sources import STORE, ByteSources, StoredFiles, WheelFiles
 from services.catalog.artifacts.store import ArtifactStore, StoreSettings
 from services.catalog.domain.downloads import UrlSigner
 from services.catalog.domain.search import Limits
+from services.catalog.events.consumed import deployment_changed
 from services.catalog.http.app import create_app
 from services.catalog.rpc.artifacts import ArtifactServicer
 from services.catalog.rpc.benchmarks import BenchmarkServicer
@@ -42,10 +47,13 @@ from services.catalog.rpc.naming import Naming
 from services.catalog.rpc.neighbours import Neighbours
 from services.catalog.rpc.search import SearchServicer
 from services.catalog.rpc.servicer import CatalogServicer
+from services.catalog.rpc.sources import SourceServicer
 from services.catalog.settings import CatalogSettings
 from services.catalog.sources.hub.client import HubBounds
 from services.catalog.sources.hub.hub import HubLimits, HubSource
 from services.catalog.sources.hub.hubs import HUB, Hubs
+from services.catalog.sources.interface import AdapterFactory
+from services.catalog.sources.provider import ListingBounds, provider_adapters
 from services.catalog.storage.queries.models import newest_create_time
 from services.catalog.storage.tables import CHASSIS
 from services.catalog.usecases.downloads import DownloadReader
@@ -54,6 +62,7 @@ from services.catalog.usecases.lifecycle import watch_dates
 from services.catalog.usecases.project_search import ProjectionLimits, SearchProjection
 from services.catalog.usecases.search_models import NearLimits
 from services.catalog.usecases.sync_content import sync_content
+from services.catalog.usecases.sync_sources import Syncer, SyncLimits
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 PACKAGE = "modelyard.catalog.v1"
@@ -75,7 +84,10 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     context.spawn(OutboxRelay(database, bus, clock).run(), "outbox relay")
     context.spawn(projection.run(), "search index")
     context.spawn(watch_dates(database, clock, settings.lifecycle_check_s), "lifecycle")
-
+    context.spawn(
+        Consumer(bus, database, clock, "DEPLOY", "catalog-deployments", deployment_changed).run(), "deployments"
+    )
+    dead_letters = DeadLetterServicer(database, clock, Handlers({"catalog-deployments": deployment_changed}))
     credential = token_from_file(settings.service_token_file)
     billing = service_channel(settings.billing_address, credential)
     deploy = service_channel(settings.deploy_address, credential)
@@ -140,6 +152,8 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
             hub_pb2_grpc.add_HubServiceServicer_to_server,
             HubServicer(database, clock, hubs.open(HubSource(settings.hub_endpoint, settings.hub_key_reference))),
         ),
+        dead_letters.served(),
+        _sources(context, database, settings),
     ]
     server = RpcServer.from_settings(settings, served, access)
     await server.start()
@@ -211,3 +225,34 @@ def _projection_limits(settings: CatalogSettings) -> ProjectionLimits:
         threads=settings.search_threads,
         heap_bytes=settings.search_writer_bytes_max,
     )
+
+
+def _sources(context: ServiceContext, database: Database, settings: CatalogSettings) -> ServedService:
+    """Begin to sync configured sources; the service that configures them."""
+    bounds = ListingBounds(
+        bytes_max=settings.provider_page_bytes_max,
+        models_max=settings.provider_models_max,
+        s_max=settings.provider_list_s_max,
+    )
+    keys = SecretFiles(settings.source_keys_dir)
+    # By kind, as the contract names them.
+    adapters: dict[str, AdapterFactory] = {"provider": provider_adapters(keys, bounds, proxy=settings.sources_proxy)}
+    limits = SyncLimits(
+        check_s=settings.sources_check_s,
+        syncs_max=settings.syncs_max,
+        lease_s=settings.sync_lease_s,
+        run_s_max=settings.sync_s_max,
+        runs_kept=settings.sync_runs_kept,
+        withdrawn_keep_s=settings.withdrawn_keep_s,
+    )
+    syncer = Syncer(database, context.clock, adapters, limits)
+    context.spawn(syncer.run(), "sources")
+    servicer = SourceServicer(
+        database,
+        context.clock,
+        syncer,
+        adapters,
+        insecure=settings.sources_insecure,
+        preview_models_max=settings.preview_models_max,
+    )
+    return ServedService(f"{PACKAGE}.SourceService", sources_pb2_grpc.add_SourceServiceServicer_to_server, servicer)

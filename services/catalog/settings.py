@@ -29,7 +29,7 @@ class CatalogSettings(ServiceSettings):
     # Entries in each list of a project's policy.
     policy_entries_max: int = 200
 
-    # Folder of credentials for sources, one a file, mode 0600.
+    # Folder of the credentials of sources, one a file named as the source refers to it, mode 0600.
     source_keys_dir: Path | None = None
     # Base URL of the hub that models are imported from one by one; without it HF_ENDPOINT, else Hugging Face's own.
     hub_endpoint: str = Field(default_factory=lambda: os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
@@ -102,6 +102,30 @@ class CatalogSettings(ServiceSettings):
     search_start_s_max: float = 5.0
     # How often billing is asked for the prices that models are filtered and ordered by, seconds.
     prices_poll_s: float = 60.0
+    # Ask sources beyond this machine in clear text.
+    sources_insecure: bool = False
+    # URL of a proxy on the way to sources; empty for none.
+    sources_proxy: str = ""
+    # How often it is looked for sources whose time has come, seconds.
+    sources_check_s: float = 2.0
+    # Sources synced at once.
+    syncs_max: int = 2
+    # Without a sign of life for this long, another replica goes on with a sync, seconds.
+    sync_lease_s: float = 60.0
+    # Longest sync, seconds.
+    sync_s_max: float = 21_600.0
+    # Runs of a source that stay readable.
+    sync_runs_kept: int = 100
+    # How long a model that left its source stays at least, seconds; one with deployments stays longer.
+    withdrawn_keep_s: float = 86_400.0
+    # Models that a preview looks at.
+    preview_models_max: int = 5000
+    # Models that one provider may list.
+    provider_models_max: int = 20_000
+    # Largest page of a provider's list, bytes.
+    provider_page_bytes_max: int = 8 * 1024 * 1024
+    # Longest reading of a provider's list, seconds.
+    provider_list_s_max: float = 60.0
 
     @field_validator("hub_endpoint")
     @classmethod

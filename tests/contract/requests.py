@@ -10,7 +10,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.billing.v1 import billing_pb2
-from modelyard.catalog.v1 import catalog_pb2, governance_pb2
+from modelyard.catalog.v1 import catalog_pb2, governance_pb2, providers_pb2, sources_pb2
 from modelyard.deploy.v1 import deploy_pb2, events_pb2
 from modelyard.events.v1 import dead_letters_pb2
 from modelyard.inference.v1 import inference_pb2
@@ -70,6 +70,7 @@ async def open_shop(platform: PlatformUnderTest) -> Shop:
     await _accept_licenses(shop)
     await platform.new_key(project)
     shop.key = await platform.new_key(project)
+    await _add_sources(shop)
     await _publish_usage(shop)
     await _wait_for_lists(shop)
     return shop
@@ -90,6 +91,32 @@ async def _accept_licenses(shop: Shop) -> None:
     for digest, name in {model.license.digest: model.name for model in models if model.license.digest}.items():
         request = governance_pb2.AcceptLicenseRequest(parent=shop.project.name, model=name, digest=digest)
         await governance.AcceptLicense(request)
+
+
+def _a_source(**changes: Any) -> sources_pb2.ModelSource:
+    """A source that nobody answers."""
+    provider = sources_pb2.ProviderSource(
+        kind=providers_pb2.PROVIDER_KIND_OPENAI, base_url="http://127.0.0.1:9/v1", publisher="publishers/openai"
+    )
+    return sources_pb2.ModelSource(
+        **{"collection": "collections/azure-openai", "provider": provider, "paused": True, **changes}
+    )
+
+
+async def _add_sources(shop: Shop) -> None:
+    """Two sources; the first has two runs."""
+    sources = shop.platform.admin.sources
+    for number in range(2):
+        request = sources_pb2.CreateModelSourceRequest(source_id=f"source-{number}", source=_a_source())
+        await sources.CreateModelSource(request)
+    for _ in range(2):
+        run = await sources.SyncModelSource(sources_pb2.SyncModelSourceRequest(name="sources/source-0"))
+
+        async def ended(name: str = run.name) -> bool:
+            seen = await sources.GetSyncRun(sources_pb2.GetSyncRunRequest(name=name))
+            return bool(seen.state == sources_pb2.SYNC_STATE_FAILED)
+
+        await eventually(ended)
 
 
 async def _publish_usage(shop: Shop) -> None:
@@ -203,6 +230,8 @@ def list_request(shop: Shop, method: MethodDescriptor, project: str = "") -> Any
         request.parent = shop.versions[0]
     elif isinstance(request, governance_pb2.ListPolicyRefusalsRequest):
         request.policy.allowed_publishers.append("publishers/nobody")
+    elif isinstance(request, sources_pb2.ListSyncRunsRequest):
+        request.parent = "sources/source-0"
     elif isinstance(request, billing_pb2.ExplainLineRequest):
         request.line = shop.line
     return request
@@ -231,12 +260,18 @@ def _quote(request: Any, shop: Shop, number: int) -> None:
     request.model_version = shop.versions[number % 2]
 
 
+def _source(request: Any, shop: Shop, number: int) -> None:
+    request.source_id = f"other-{number}-{new_uid()[-6:]}"
+    request.source.CopyFrom(_a_source())
+
+
 _FILL: dict[str, Callable[[Any, Shop, int], None]] = {
     "CreateEndpointRequest": _endpoint,
     "CreateDeploymentRequest": _deployment,
     "CreateProjectRequest": _project,
     "CreateApiKeyRequest": _api_key,
     "CreateQuoteRequest": _quote,
+    "CreateModelSourceRequest": _source,
 }
 
 

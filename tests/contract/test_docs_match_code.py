@@ -94,7 +94,7 @@ def test_every_field_of_the_content_is_listed() -> None:
         if isinstance(form, type) and issubclass(form, BaseModel) and form.model_fields and form not in wrapped
     }
     listed = {}
-    for section in re.split(r"^### ", (ROOT / "docs" / "catalog.md").read_text(), flags=re.MULTILINE)[1:]:
+    for section in re.split(r"^#{2,3} ", (ROOT / "docs" / "catalog.md").read_text(), flags=re.MULTILINE)[1:]:
         title = section.partition("\n")[0]
         if title in in_code:
             listed[title] = set(re.findall(r"^\| `([a-z0-9_]+)` \|", section, re.MULTILINE))

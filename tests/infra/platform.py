@@ -18,7 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from modelyard.billing.v1 import billing_pb2
-from modelyard.catalog.v1 import artifacts_pb2, catalog_pb2, governance_pb2, hub_pb2, imports_pb2
+from modelyard.catalog.v1 import artifacts_pb2, catalog_pb2, governance_pb2, hub_pb2, imports_pb2, sources_pb2
 from modelyard.deploy.v1 import deploy_pb2
 from modelyard.events.v1 import dead_letters_pb2
 from modelyard.inference.v1 import inference_pb2, operations_pb2
@@ -145,7 +145,7 @@ class PlatformUnderTest:
 
 def service_methods() -> list[MethodDescriptor]:
     """Every RPC of the platform's own contracts, in the order they are declared."""
-    catalog = (artifacts_pb2, catalog_pb2, governance_pb2, hub_pb2, imports_pb2)
+    catalog = (artifacts_pb2, catalog_pb2, governance_pb2, hub_pb2, imports_pb2, sources_pb2)
     files = (*catalog, deploy_pb2, billing_pb2, inference_pb2, operations_pb2, dead_letters_pb2)
     return [
         method for file in files for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods

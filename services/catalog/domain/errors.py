@@ -241,3 +241,38 @@ class SearchFolderLocked(Problem):
 
     code = Code.FAILED_PRECONDITION
     reason = "SEARCH_FOLDER_LOCKED"
+
+
+class SourceInvalid(Problem):
+    """A source with a wrong field."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "SOURCE_INVALID"
+
+
+class SourceExists(Problem):
+    """The name is taken."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "SOURCE_EXISTS"
+
+
+class SourceNotFound(Problem):
+    """No such source."""
+
+    code = Code.NOT_FOUND
+    reason = "SOURCE_NOT_FOUND"
+
+
+class SyncRunNotFound(Problem):
+    """No such run, or one that is not kept any more."""
+
+    code = Code.NOT_FOUND
+    reason = "SYNC_RUN_NOT_FOUND"
+
+
+class SourceUnavailable(Problem):
+    """A source that cannot be read now; what was stored of it stands."""
+
+    code = Code.UNAVAILABLE
+    reason = "SOURCE_UNAVAILABLE"

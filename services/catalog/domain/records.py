@@ -109,8 +109,6 @@ class VersionRecord(Struct, frozen=True):
     serving: dict[str, Any] | None = None
     # Its architecture as its files name it, where that is why no engine here runs it; else empty.
     architecture: str = ""
-    # Where it runs at the provider: fields of the message that names it; None where it has weights.
-    provider: dict[str, Any] | None = None
     lifecycle: Lifecycle = Lifecycle()
     inference_hardware: Hardware | None = None
     fine_tune_hardware: Hardware | None = None
@@ -186,4 +184,5 @@ def identity_of(record: VersionRecord) -> str:
     """
     serving = None if record.serving is None else {key: value for key, value in record.serving.items() if value}
     files = sorted((file.name, file.sha256, file.size_bytes) for file in record.artifacts)
-    return hashlib.sha256(_encode([files, serving, record.provider, record.origin])).hexdigest()
+    # The third place is not used; what is stored has it.
+    return hashlib.sha256(_encode([files, serving, None, record.origin])).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from modelyard.catalog.v1 import catalog_pb2, events_pb2
+from modelyard.catalog.v1 import catalog_pb2, events_pb2, providers_pb2
 
 from chassis.events import Event, published_event
 from chassis.timestamps import timestamp
@@ -41,8 +41,9 @@ def lifecycle_changed(
     replacement: str,
     sequence: int,
     now: datetime,
+    provider: providers_pb2.ProviderTarget | None = None,
 ) -> Event:
-    """A version's stage or dates changed."""
+    """A version's stage or dates changed, or where its provider answers."""
     message = events_pb2.VersionLifecycleChanged(
         model_version=model_version,
         uid=uid,
@@ -50,6 +51,7 @@ def lifecycle_changed(
         deprecation_time=None if deprecation_time is None else timestamp(deprecation_time),
         retire_time=None if retire_time is None else timestamp(retire_time),
         replacement=replacement,
+        provider=provider,
     )
     return published_event(
         "catalog",

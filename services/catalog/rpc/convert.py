@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from modelyard.catalog.v1 import catalog_pb2
+from modelyard.catalog.v1 import catalog_pb2, providers_pb2
 
 from chassis.timestamps import timestamp
 from services.catalog.domain.cards import card_html, card_text
@@ -115,7 +115,7 @@ def whole_model_to_proto(
 def version_to_proto(
     row: VersionRow, model: ModelRow, now: datetime, *, with_location: bool
 ) -> catalog_pb2.ModelVersion:
-    """A version with its stage now; `with_location` also says where its files lie, for services only."""
+    """A version with its stage now; `with_location` also says where its files lie or its provider answers, for services."""
     return catalog_pb2.ModelVersion(
         name=row.name,
         uid=row.uid,
@@ -149,6 +149,7 @@ def version_to_proto(
         support=catalog_pb2.Support(**model.facts.get("support", {})),
         collection=f"collections/{model.collection}",
         withdrawn=model.withdrawn,
+        provider=_provider(model) if with_location else None,
     )
 
 
@@ -181,6 +182,10 @@ def _license(row: ModelRow) -> catalog_pb2.License:
         digest=row.license_digest,
         acceptance_required=row.facts.get("acceptance_required", False),
     )
+
+
+def _provider(row: ModelRow) -> providers_pb2.ProviderTarget | None:
+    return providers_pb2.ProviderTarget.FromString(row.provider_target) if row.provider_source else None
 
 
 def hardware_to_proto(facts: dict[str, Any] | None) -> catalog_pb2.Hardware | None:

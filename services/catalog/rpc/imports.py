@@ -12,7 +12,7 @@ from chassis.database import Database
 from chassis.errors import InvalidArgument
 from services.catalog.domain.names import MODEL
 from services.catalog.settings import CatalogSettings
-from services.catalog.sources.azureml_assets import Limits
+from services.catalog.sources.azureml.format import Limits
 from services.catalog.usecases.import_assets import Incoming, export_assets, import_assets
 
 Context = Any

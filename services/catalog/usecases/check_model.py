@@ -165,7 +165,7 @@ def needs_of(version: VersionRow) -> Needs:
 def _why_not_runnable(model: ModelRow, version: VersionRow) -> str:
     if model.usability != "RUNS_HERE":
         return model.usability_detail or "it needs hardware or a credential that is not here"
-    return "" if version.artifacts or version.facts.get("provider") else "its files are not here"
+    return "" if version.artifacts or model.provider_source else "its files are not here"
 
 
 async def _acceptance(session: AsyncSession, project_uid: str, digest: str) -> Acceptance | None:

@@ -11,16 +11,8 @@ from datetime import datetime
 from chassis.clock import Clock
 from chassis.database import Database, UnitOfWork
 from services.catalog.domain.errors import ModelNotFound
-from services.catalog.sources.azureml_assets import (
-    COLLECTION,
-    AssetRefused,
-    Limits,
-    ParsedAsset,
-    parse_asset,
-    publisher_name,
-    record_of,
-    slug,
-)
+from services.catalog.sources.azureml.format import AssetRefused, Limits, ParsedAsset, parse_asset
+from services.catalog.sources.azureml.records import COLLECTION, publisher_name, record_of, slug
 from services.catalog.storage.queries import models as stored
 from services.catalog.storage.queries.pages import table, take_turns
 from services.catalog.storage.queries.publishers import publisher_ids

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import date, datetime
 
+from modelyard.catalog.v1 import providers_pb2
+
 from chassis.clock import Clock
 from chassis.database import DATABASE_ERRORS, Database, UnitOfWork
 from chassis.telemetry import get_logger
@@ -46,8 +48,15 @@ async def watch_dates(database: Database, clock: Clock, check_s: float) -> None:
         await asyncio.sleep(check_s)
 
 
-def announce(uow: UnitOfWork, row: VersionRow, stage: Stage, now: datetime) -> None:
-    """Let a version enter a stage, or keep it with other dates, and say so."""
+def announce(
+    uow: UnitOfWork,
+    row: VersionRow,
+    stage: Stage,
+    now: datetime,
+    *,
+    provider: providers_pb2.ProviderTarget | None = None,
+) -> None:
+    """Let a version enter a stage, or keep it with other dates or another place of its provider, and say so."""
     row.stage = int(stage)
     row.event_sequence += 1
     uow.session.add(row)
@@ -61,6 +70,7 @@ def announce(uow: UnitOfWork, row: VersionRow, stage: Stage, now: datetime) -> N
             replacement=row.replacement,
             sequence=row.event_sequence,
             now=now,
+            provider=provider,
         )
     )
 

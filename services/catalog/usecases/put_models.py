@@ -6,7 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -14,12 +14,9 @@ from sqlalchemy import insert
 
 from chassis.database import Database, UnitOfWork
 from chassis.ids import new_uid
-from services.catalog.domain.lifecycle import Dates, Stage, stage_at
 from services.catalog.domain.names import MODEL
 from services.catalog.domain.records import (
-    Lifecycle,
     ModelRecord,
-    Struct,
     VersionRecord,
     digest_of,
     identity_of,
@@ -37,7 +34,16 @@ from services.catalog.storage.tables import (
     VersionOriginRow,
     VersionRow,
 )
-from services.catalog.usecases.lifecycle import announce, stage_of
+from services.catalog.usecases.lifecycle import stage_of
+from services.catalog.usecases.version_rows import (
+    change_version,
+    completes,
+    days_of,
+    facts_of,
+    lifecycle_stage,
+    stored_days,
+    version_values,
+)
 
 # Kept in columns, in rows of their own, or not at all.
 _NOT_FACTS = {
@@ -53,7 +59,6 @@ _NOT_FACTS = {
     "evaluation",
     "versions",
 }
-_NOT_VERSION_FACTS = {"version", "position", "artifacts", "serving", "lifecycle", "origin"}
 _DEFLATE_FAST = 1
 _encode = msgspec.json.Encoder().encode
 # A message of the broker has room for twice as many of the longest names.
@@ -227,6 +232,9 @@ class _Batch:
 
     def _change_model(self, uow: UnitOfWork, row: ModelRow, name: str, record: ModelRecord) -> bool:
         values, texts = self._model_values(name, record), _texts(record)
+        if row.provider_source:
+            # A configured source has its credential, whatever its own source says.
+            del values["usability"], values["usability_detail"]
         stored = self._known.texts.get(row.uid)
         same_texts = stored is not None and all(getattr(stored, column) == text for column, text in texts.items())
         if same_texts and all(getattr(row, column) == value for column, value in values.items()):
@@ -249,7 +257,7 @@ class _Batch:
         license_digest = hashlib.sha256(text.encode()).hexdigest() if text else ""
         if text:
             self.licenses[license_digest] = text
-        facts = _facts(msgspec.structs.replace(record, versions=(), card="", notes="", evaluation=""), _NOT_FACTS)
+        facts = facts_of(msgspec.structs.replace(record, versions=(), card="", notes="", evaluation=""), _NOT_FACTS)
         return {
             "publisher": record.publisher,
             "collection": record.collection,
@@ -271,14 +279,14 @@ class _Batch:
             stored = self._known.versions.get(version_name)
             if stored is None:
                 self._add_version(name, version_name, version)
-            elif not _change_version(uow, stored, version, self._now):
+            elif not change_version(uow, stored, version, self._now):
                 continue
             self.version_names.add(version_name)
         return len(self.version_names) > before
 
     def _add_version(self, model: str, name: str, version: VersionRecord) -> None:
         uid = new_uid()
-        stage = int(_stage(version.lifecycle, self._now))
+        stage = int(lifecycle_stage(version.lifecycle, self._now))
         self.versions.append(
             {
                 "name": name,
@@ -288,8 +296,8 @@ class _Batch:
                 "stage": stage,
                 "event_sequence": 1,
                 "create_time": self._now,
-                **_version_values(version),
-                **_days(version.lifecycle),
+                **version_values(version),
+                **days_of(version.lifecycle),
             }
         )
         if version.origin is not None:
@@ -323,15 +331,15 @@ def _refusal(name: str, record: ModelRecord, known: dict[str, VersionRow], now: 
         stored = known.get(f"{name}/versions/{version.version}")
         if stored is None:
             continue
-        if stored.identity != identity_of(version) and not _completes(stored, version):
+        if stored.identity != identity_of(version) and not completes(stored, version):
             return Refusal(
                 name,
                 "versions",
                 f"version {stored.name!r} has changed since it was loaded: its files, how it is served and what its "
                 "publisher wrote are immutable; add a new version instead",
             )
-        before, after = stage_of(stored, now), _stage(version.lifecycle, now)
-        if after < before and _days(version.lifecycle) != _stored_days(stored):
+        before, after = stage_of(stored, now), lifecycle_stage(version.lifecycle, now)
+        if after < before and days_of(version.lifecycle) != stored_days(stored):
             return Refusal(
                 name,
                 "lifecycle",
@@ -341,81 +349,5 @@ def _refusal(name: str, record: ModelRecord, known: dict[str, VersionRow], now: 
     return None
 
 
-def _completes(row: VersionRow, version: VersionRecord) -> bool:
-    """Whether a version that could not be deployed is now known in full: nobody holds another form of it.
-
-    So are those behind a gate once it opens, and those that a newer release has an engine for.
-    """
-    if row.serving is not None or version.provider is not None or version.origin is not None:
-        return False
-    files = [(file["name"], file["sha256"], file["size_bytes"]) for file in row.artifacts]
-    same_files = files == [(file["name"], file["sha256"], file["size_bytes"]) for file in _artifacts(version)]
-    return not files or same_files
-
-
-def _change_version(uow: UnitOfWork, row: VersionRow, version: VersionRecord, now: datetime) -> bool:
-    """Bring a stored version in line; False where it is."""
-    # Only where the files lie may change: a wheel that was reinstalled elsewhere holds the same bytes.
-    values = {**_version_values(version), "identity": identity_of(version)}
-    days = _days(version.lifecycle)
-    new_days = days != _stored_days(row)
-    if not new_days and all(getattr(row, column) == value for column, value in values.items()):
-        return False
-    for column, value in {**values, **days}.items():
-        setattr(row, column, value)
-    if new_days:
-        announce(uow, row, _stage(version.lifecycle, now), now)
-    uow.session.add(row)
-    return True
-
-
-def _version_values(version: VersionRecord) -> dict[str, Any]:
-    """What a source may say anew of a version, as columns; its dates have columns of their own."""
-    return {
-        "position": version.position,
-        "artifacts": _artifacts(version),
-        "serving": version.serving,
-        "facts": _facts(msgspec.structs.replace(version, origin=None), _NOT_VERSION_FACTS),
-    }
-
-
 def _texts(record: ModelRecord) -> dict[str, str]:
     return {"card": record.card, "notes": record.notes, "evaluation": record.evaluation}
-
-
-def _facts(record: Struct, left_out: set[str]) -> dict[str, Any]:
-    """A record as JSON gives it back, so that it can be compared with what is stored."""
-    facts: dict[str, Any] = msgspec.json.decode(_encode(record))
-    return {key: value for key, value in facts.items() if key not in left_out}
-
-
-def _artifacts(version: VersionRecord) -> list[dict[str, Any]]:
-    return [
-        {"name": file.name, "sha256": file.sha256, "size_bytes": file.size_bytes, "uri": file.uri}
-        for file in sorted(version.artifacts, key=lambda file: file.name)
-    ]
-
-
-def _stage(lifecycle: Lifecycle, now: datetime) -> Stage:
-    return stage_at(Dates(lifecycle.preview, lifecycle.legacy, lifecycle.deprecation, lifecycle.retirement), now)
-
-
-def _days(lifecycle: Lifecycle) -> dict[str, Any]:
-    """A lifecycle as columns."""
-    return {
-        "preview": lifecycle.preview,
-        "legacy_date": _iso(lifecycle.legacy),
-        "deprecation_date": _iso(lifecycle.deprecation),
-        "retirement_date": _iso(lifecycle.retirement),
-        "fine_tune_deprecation_date": _iso(lifecycle.fine_tune_deprecation),
-        "fine_tune_retirement_date": _iso(lifecycle.fine_tune_retirement),
-        "replacement": lifecycle.replacement,
-    }
-
-
-def _stored_days(row: VersionRow) -> dict[str, Any]:
-    return {column: getattr(row, column) for column in _days(Lifecycle())}
-
-
-def _iso(day: date | None) -> str:
-    return day.isoformat() if day else ""

@@ -21,7 +21,8 @@ class Consumed:
         self._wanted = wanted
 
     async def lifecycle(self, uow: UnitOfWork, event: Event) -> None:
-        """Durable `deploy-lifecycle`: the dates travel in the route, where inference tells and obeys them.
+        """Durable `deploy-lifecycle`: dates, and where an external provider answers, travel in the route, where
+        inference tells and obeys them.
 
         What is older than the facts a deployment was made from, or than what was heard since, changes nothing.
         """

@@ -35,6 +35,7 @@ def deployment_changed(row: DeploymentRow, now: datetime) -> Event:
         deployment=row.resource,
         state=DeploymentState(row.state).name,
         state_detail=row.state_detail,
+        model_version=row.model_version,
     )
     return published_event(
         "deploy",

@@ -18,11 +18,17 @@ from services.deploy.storage.tables import SeenVersionRow
 async def hear(
     uow: UnitOfWork, database: Database, uid: str, changed: events_pb2.VersionLifecycleChanged, sequence: int
 ) -> SeenVersionRow:
-    """Keep what the catalog announced of a version, unless something newer was heard; return the newest."""
+    """Keep what the catalog announced of a version, unless something newer was heard; return the newest.
+
+    Where its provider answers is announced only when that changes, so it is kept beside what is newer.
+    """
     seen = await queries.seen_version_locked(uow, database, uid, changed.model_version)
-    if seen.sequence < sequence:
-        seen.sequence, seen.change = sequence, changed.SerializeToString(deterministic=True)
-        uow.session.add(seen)
+    kept = events_pb2.VersionLifecycleChanged.FromString(seen.change)
+    older, newer = (kept, changed) if seen.sequence < sequence else (changed, kept)
+    if older.HasField("provider") and not newer.HasField("provider"):
+        newer.provider.CopyFrom(older.provider)
+    seen.sequence, seen.change = max(seen.sequence, sequence), newer.SerializeToString(deterministic=True)
+    uow.session.add(seen)
     return seen
 
 
@@ -51,6 +57,8 @@ def bring_up_to_date(facts: catalog_pb2.ModelVersion, seen: SeenVersionRow) -> b
         facts.ClearField(field)
         if changed.HasField(field):
             getattr(facts, field).CopyFrom(getattr(changed, field))
+    if changed.HasField("provider"):
+        facts.provider.CopyFrom(changed.provider)
     return True
 
 

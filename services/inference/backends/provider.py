@@ -200,7 +200,8 @@ class ProviderBackend:
         """
         try:
             base_url = check_base_url(target.base_url, insecure=self._limits.insecure)
-            key = self._keys.read(target.key_reference)
+            # A service of one's own may take calls without any.
+            key = self._keys.read(target.key_reference) if target.key_reference else ""
         except (WebAddressRefused, SecretUnusable) as why:
             log.error("a provider cannot be used", provider=target.provider, why=str(why))
             raise ProviderMisconfigured(
@@ -212,7 +213,7 @@ class ProviderBackend:
             deployment, version = quote(target.model, safe=""), quote(target.api_version, safe="")
             url = f"{base_url}/openai/deployments/{deployment}/{path}?api-version={version}"
             return url, {**headers, "api-key": key}
-        return f"{base_url}/{path}", {**headers, "authorization": f"Bearer {key}"}
+        return f"{base_url}/{path}", {**headers, "authorization": f"Bearer {key}"} if key else headers
 
     def _connections_to(self, target: providers_pb2.ProviderTarget) -> _Connections:
         """Limits belong to a credential at an address, however many models are called with it."""

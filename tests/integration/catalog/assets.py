@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from services.catalog.sources.azureml_assets import Limits
+from services.catalog.sources.azureml.format import Limits
 from services.catalog.usecases.import_assets import Incoming
 
 LIMITS = Limits(asset_bytes=64 * 1024, text_characters=1000, depth=8)

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from chassis.database import Database
 from services.catalog.main import MIGRATIONS
 from services.catalog.settings import CatalogSettings
-from services.catalog.sources.azureml_assets import Limits
+from services.catalog.sources.azureml.format import Limits
 from services.catalog.storage.tables import CHASSIS, ModelRow, ModelTextRow, PublisherRow, VersionRow
 from services.catalog.usecases.import_assets import Failure, ImportResult, export_assets, import_assets
 from services.catalog.usecases.sync_content import sync_content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,7 +19,7 @@ from services.deploy.domain.deployments import DeploymentState, InstanceState
 from services.deploy.domain.errors import DeploymentNotManaged
 from services.deploy.events.consumed import Consumed
 from services.deploy.storage.tables import PoolRow
-from services.deploy.usecases.deployments import delete_deployment
+from services.deploy.usecases.deployments import Limits, delete_deployment
 from services.deploy.usecases.endpoints import delete_endpoint, update_traffic
 from tests.clock import START
 from tests.integration.deploy.build import ENDPOINT, LIMITS, SERVERLESS, VERSION, Neighbourhood, Platform, version
@@ -298,23 +299,52 @@ async def test_an_older_lifecycle_change_that_comes_late_changes_nothing(platfor
 # External providers
 
 
-async def test_a_providers_model_is_active_with_its_route_and_has_no_instance(platform: Platform) -> None:
-    """Also on a platform that has room for none; and it is gone when it is deleted."""
-    target = providers_pb2.ProviderTarget(
-        provider="acme", base_url="https://api.acme.example/v1", model="talker-1", key_reference="acme"
-    )
+def a_target(**changes: Any) -> providers_pb2.ProviderTarget:
+    facts = {
+        "provider": "acme",
+        "base_url": "https://api.acme.example/v1",
+        "model": "talker-1",
+        "key_reference": "acme",
+    }
+    return providers_pb2.ProviderTarget(**{**facts, **changes})
+
+
+async def serverless_at_provider(platform: Platform, limits: Limits = LIMITS) -> None:
+    """A deployment that an external provider answers for, and its first route."""
     neighbours = Neighbourhood(platform.project_uid, SERVERLESS)
-    neighbours.version = version(provider=target)
+    neighbours.version = version(provider=a_target(), etag="1")
     neighbours.version.ClearField("artifacts")
     neighbours.version.ClearField("serving")
     await platform.add_endpoint(kind=SERVERLESS)
-    await platform.deploy(kind=SERVERLESS, neighbours=neighbours, limits=replace(LIMITS, instances_max=0))
+    await platform.deploy(kind=SERVERLESS, neighbours=neighbours, limits=limits)
     await platform.look()
+
+
+def moves(sequence: int, target: providers_pb2.ProviderTarget) -> Event:
+    """The catalog says where the provider answers."""
+    message = catalog_events.VersionLifecycleChanged(
+        model_version=VERSION, stage=catalog_pb2.LIFECYCLE_STAGE_GA, provider=target
+    )
+    return published_event(
+        "catalog",
+        "version",
+        "lifecycle-changed",
+        message,
+        project_uid=None,
+        aggregate_uid="version-uid",
+        sequence=sequence,
+        time=START,
+    )
+
+
+async def test_a_providers_model_is_active_with_its_route_and_has_no_instance(platform: Platform) -> None:
+    """Also on a platform that has room for none; and it is gone when it is deleted."""
+    await serverless_at_provider(platform, limits=replace(LIMITS, instances_max=0))
     assert (await platform.deployment()).state == DeploymentState.ACTIVE
     (route,) = await platform.routes()
     assert route is not None
     (deployed,) = route.deployments
-    assert (deployed.provider, list(deployed.targets), deployed.weight) == (target, [], 100)
+    assert (deployed.provider, list(deployed.targets), deployed.weight) == (a_target(), [], 100)
     assert deployed.price_version == "list@1/price"
     with pytest.raises(DeploymentNotManaged):
         await platform.scale(1)
@@ -323,3 +353,20 @@ async def test_a_providers_model_is_active_with_its_route_and_has_no_instance(pl
     assert (await platform.deployment()).state == DeploymentState.DELETED
     assert platform.provider.launched == []
     assert await platform.rows(PoolRow) == []
+
+
+async def test_a_route_follows_where_the_provider_answers(platform: Platform) -> None:
+    """An older word changes nothing."""
+    await serverless_at_provider(platform)
+    moved = a_target(base_url="https://moved.example/v1")
+    await hear(platform, moves(2, moved))
+    await hear(platform, moves(1, a_target(base_url="https://older.example/v1")))
+    await platform.look()
+    route = (await platform.routes())[-1]
+    assert route is not None
+    assert route.deployments[0].provider == moved
+
+
+async def test_a_deployment_tells_which_version_it_serves(platform: Platform) -> None:
+    await serverless_at_provider(platform)
+    assert {event.model_version for event in await platform.events(events_pb2.DeploymentChanged)} == {VERSION}

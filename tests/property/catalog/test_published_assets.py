@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.catalog.domain.replacements import replacement_cycles
-from services.catalog.sources.azureml_assets import AssetRefused, parse_asset, record_of
+from services.catalog.sources.azureml.format import AssetRefused, parse_asset
+from services.catalog.sources.azureml.records import record_of
 from tests.integration.catalog.assets import LIMITS, an_asset, metadata
 
 TEXT = st.text(max_size=20)

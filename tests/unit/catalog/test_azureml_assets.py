@@ -8,13 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.catalog.sources.azureml_assets import (
-    AssetRefused,
-    parse_asset,
-    publisher_name,
-    record_of,
-    slug,
-)
+from services.catalog.sources.azureml.format import AssetRefused, parse_asset
+from services.catalog.sources.azureml.records import publisher_name, record_of, slug
 from tests.integration.catalog.assets import LIMITS, an_asset, metadata
 
 

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from modelyard.catalog.v1 import catalog_pb2 as _catalog_pb2
+from modelyard.catalog.v1 import providers_pb2 as _providers_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -80,7 +81,7 @@ Global___VersionPublished: _TypeAlias = VersionPublished  # noqa: Y015
 
 @_typing.final
 class VersionLifecycleChanged(_message.Message):
-    """A version's stage or dates changed. Subject: modelyard.catalog.v1.version.lifecycle-changed._"""
+    """A version's stage or dates changed, or where its provider answers. Subject: modelyard.catalog.v1.version.lifecycle-changed._"""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -90,6 +91,7 @@ class VersionLifecycleChanged(_message.Message):
     RETIRE_TIME_FIELD_NUMBER: _builtins.int
     DEPRECATION_TIME_FIELD_NUMBER: _builtins.int
     REPLACEMENT_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Resource name of the version."""
     uid: _builtins.str
@@ -106,6 +108,10 @@ class VersionLifecycleChanged(_message.Message):
     def deprecation_time(self) -> _timestamp_pb2.Timestamp:
         """From when it takes no new deployments, UTC; unset where none is set."""
 
+    @_builtins.property
+    def provider(self) -> _providers_pb2.ProviderTarget:
+        """Where an external provider answers for it from now on; unset where that has not changed."""
+
     def __init__(
         self,
         *,
@@ -115,10 +121,11 @@ class VersionLifecycleChanged(_message.Message):
         retire_time: _timestamp_pb2.Timestamp | None = ...,
         deprecation_time: _timestamp_pb2.Timestamp | None = ...,
         replacement: _builtins.str = ...,
+        provider: _providers_pb2.ProviderTarget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deprecation_time", b"deprecation_time", "retire_time", b"retire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deprecation_time", b"deprecation_time", "provider", b"provider", "retire_time", b"retire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deprecation_time", b"deprecation_time", "model_version", b"model_version", "replacement", b"replacement", "retire_time", b"retire_time", "stage", b"stage", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deprecation_time", b"deprecation_time", "model_version", b"model_version", "provider", b"provider", "replacement", b"replacement", "retire_time", b"retire_time", "stage", b"stage", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,7 +65,9 @@ class ProviderTarget(_message.Message):
     api_version: _builtins.str
     """Azure OpenAI's `api-version`, such as "2024-10-21"; empty for others."""
     key_reference: _builtins.str
-    """Name of the file that holds the key, in inference's folder of provider keys. The key itself travels nowhere."""
+    """Name of the file that holds the key, in inference's folder of provider keys; empty where none is needed. The key
+    itself travels nowhere.
+    """
     continuous_usage: _builtins.bool
     """Whether it may be asked to report usage in every chunk (`stream_options.continuous_usage_stats`, which vLLM and
     Modelyard know): then also a call that is cut is billed as the provider counted it.

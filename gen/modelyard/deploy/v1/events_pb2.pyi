@@ -53,6 +53,7 @@ class DeploymentChanged(_message.Message):
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     STATE_DETAIL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
     deployment_uid: _builtins.str
     """Immutable id of the deployment."""
     deployment: _builtins.str
@@ -61,6 +62,8 @@ class DeploymentChanged(_message.Message):
     """The state it is in now, such as "ACTIVE"."""
     state_detail: _builtins.str
     """Why, in one sentence; empty when all is well."""
+    model_version: _builtins.str
+    """Resource name of the model version it serves."""
     def __init__(
         self,
         *,
@@ -68,10 +71,11 @@ class DeploymentChanged(_message.Message):
         deployment: _builtins.str = ...,
         state: _builtins.str = ...,
         state_detail: _builtins.str = ...,
+        model_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "deployment_uid", b"deployment_uid", "state", b"state", "state_detail", b"state_detail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "deployment_uid", b"deployment_uid", "model_version", b"model_version", "state", b"state", "state_detail", b"state_detail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,6 +14,12 @@ from services.catalog.storage.tables.models import (
     VersionOriginRow,
     VersionRow,
 )
+from services.catalog.storage.tables.sources import (
+    SeenDeploymentRow,
+    SourceModelRow,
+    SourceRow,
+    SyncRunRow,
+)
 
 __all__ = [
     "CHASSIS",
@@ -31,7 +37,11 @@ __all__ = [
     "PublisherRow",
     "ScenarioRow",
     "ScoreRow",
+    "SeenDeploymentRow",
     "SeenPriceRow",
+    "SourceModelRow",
+    "SourceRow",
+    "SyncRunRow",
     "VersionOriginRow",
     "VersionRow",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Index, text
+from sqlalchemy import JSON, BigInteger, Index, LargeBinary, text
 from sqlmodel import Field
 
 from chassis.database import UtcTime
@@ -60,6 +60,10 @@ class ModelRow(CatalogTable, table=True):
     license_digest: str
     usability: str
     usability_detail: str
+    # The configured source through which an external provider answers for it, empty where none does; and where:
+    # serialized modelyard.catalog.v1.ProviderTarget.
+    provider_source: str = Field(default="", index=True)
+    provider_target: bytes = Field(default=b"", sa_type=LargeBinary)
     # The rest of what its source says: `ModelRecord` without its versions and long texts.
     facts: dict[str, Any] = Field(sa_type=JSON)
     latest_version: str
