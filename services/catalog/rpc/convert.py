@@ -11,11 +11,11 @@ from modelyard.catalog.v1 import catalog_pb2, providers_pb2
 
 from chassis.timestamps import timestamp
 from services.catalog.domain.cards import card_html, card_text
+from services.catalog.storage.queries.models import WholeModel
 from services.catalog.storage.tables import (
     CollectionRow,
     InstanceTypeRow,
     ModelRow,
-    ModelTextRow,
     PublisherRow,
     VersionRow,
 )
@@ -94,19 +94,12 @@ def model_to_proto(row: ModelRow, version: VersionRow | None, now: datetime) -> 
     )
 
 
-def whole_model_to_proto(
-    row: ModelRow,
-    version: VersionRow | None,
-    text: ModelTextRow | None,
-    license_text: str,
-    now: datetime,
-    text_format: int,
-) -> catalog_pb2.Model:
+def whole_model_to_proto(whole: WholeModel, now: datetime, text_format: int) -> catalog_pb2.Model:
     """A model with its card, the text of its licence and its samples; `text_format` is a `TextFormat`."""
-    model = model_to_proto(row, version, now)
-    model.license.text = license_text
-    model.samples.extend(catalog_pb2.Sample(**sample) for sample in row.facts.get("samples", ()))
-    if text is not None:
+    model = model_to_proto(whole.model, whole.version, now)
+    model.license.text = whole.license_text
+    model.samples.extend(catalog_pb2.Sample(**sample) for sample in whole.model.facts.get("samples", ()))
+    if (text := whole.text) is not None:
         shown = _SHOWN[text_format]
         model.card, model.notes, model.evaluation = map(shown, (text.card, text.notes, text.evaluation))
     return model

@@ -24,7 +24,7 @@ from services.catalog.rpc.convert import (
     version_to_proto,
     whole_model_to_proto,
 )
-from services.catalog.rpc.naming import Naming, find_model, find_version
+from services.catalog.rpc.naming import Naming, find_model, find_version, no_model
 from services.catalog.storage.queries import models as stored
 from services.catalog.storage.queries import pages
 from services.catalog.storage.tables import CollectionRow, PublisherRow
@@ -93,14 +93,14 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         name = await self._naming.model_name(request)
         _enum_name(catalog_pb2.TextFormat.DESCRIPTOR, request.text_format, "text_format")
         async with self._database.reader() as session:
-            row = await find_model(session, name)
-            newest = await stored.version(session, row.latest_version)
-            text = await stored.text_of(session, row.uid)
-            license_text = await stored.license_text(session, row.license_digest)
+            whole = await stored.whole_model(session, name)
+        if whole is None:
+            raise no_model(name)
+        now = self._clock.now()
+        if request.text_format == catalog_pb2.TEXT_FORMAT_UNSPECIFIED:
+            return whole_model_to_proto(whole, now, request.text_format)
         # Rendering a long card takes a while, so other calls go on meanwhile.
-        return await asyncio.to_thread(
-            whole_model_to_proto, row, newest, text, license_text, self._clock.now(), request.text_format
-        )
+        return await asyncio.to_thread(whole_model_to_proto, whole, now, request.text_format)
 
     async def ListModelVersions(
         self, request: catalog_pb2.ListModelVersionsRequest, context: Context

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from services.catalog.domain.lifecycle import Stage
@@ -78,10 +78,31 @@ async def forget_tasks(session: AsyncSession, names: Sequence[str]) -> None:
         await session.execute(delete(table(ModelTaskRow)).where(table(ModelTaskRow).c.model.in_(part)))
 
 
-async def text_of(session: AsyncSession, uid: str) -> ModelTextRow | None:
-    """The long texts of a model."""
-    query = select(ModelTextRow).where(table(ModelTextRow).c.model_uid == uid)
-    return (await session.execute(query)).scalar_one_or_none()
+@dataclass(frozen=True, slots=True)
+class WholeModel:
+    """A model with its newest version and its texts; None and empty where there are none."""
+
+    model: ModelRow
+    version: VersionRow | None
+    text: ModelTextRow | None
+    license_text: str
+
+
+# Built once, and one statement: for a card that is looked at, making statements and handing them over would cost more
+# than reading.
+_WHOLE_MODEL = (
+    select(ModelRow, VersionRow, ModelTextRow, func.coalesce(table(LicenseTextRow).c.text, ""))
+    .outerjoin(VersionRow, _VERSION.c.name == _MODEL.c.latest_version)
+    .outerjoin(ModelTextRow, table(ModelTextRow).c.model_uid == _MODEL.c.uid)
+    .outerjoin(LicenseTextRow, table(LicenseTextRow).c.digest == _MODEL.c.license_digest)
+    .where(_MODEL.c.name == bindparam("name"))
+)
+
+
+async def whole_model(session: AsyncSession, name: str) -> WholeModel | None:
+    """All there is of a model."""
+    row = (await session.execute(_WHOLE_MODEL, {"name": name})).one_or_none()
+    return None if row is None else WholeModel(*row)
 
 
 async def texts_of(session: AsyncSession, uids: Sequence[str]) -> dict[str, ModelTextRow]:
@@ -104,14 +125,6 @@ async def replacements(session: AsyncSession, names: Sequence[str]) -> dict[str,
         )
         found |= {row.name: row.replacement for row in await session.execute(query)}
     return found
-
-
-async def license_text(session: AsyncSession, digest: str) -> str:
-    """The text of a licence by its digest; empty where it is not shipped."""
-    if not digest:
-        return ""
-    columns = table(LicenseTextRow).c
-    return (await session.execute(select(columns.text).where(columns.digest == digest))).scalar_one_or_none() or ""
 
 
 async def version(session: AsyncSession, name: str) -> VersionRow | None:
