@@ -91,6 +91,11 @@ class Home:
         """Where deploy's keepers write, a folder an instance."""
         return self.service_data("deploy") / "instances"
 
+    @property
+    def packages(self) -> Path:
+        """Wheels that are installed on demand, unpacked; the catalog writes it, deploy reads it."""
+        return self.path / "packages"
+
     def ready_file(self, service: str) -> Path:
         """Written by a service when it answers."""
         return self.path / "run" / f"{service}.json"

@@ -123,6 +123,8 @@ class Platform:
                 "HTTP_ADDRESS": f"127.0.0.1:{ports['artifacts']}",
                 "DOWNLOAD_KEY_FILE": home.download_key,
             }
+        if service in ("catalog", "deploy"):
+            settings["PACKAGES_DIR"] = home.packages
         if service in ("deploy", "inference"):
             settings["CLUSTER_SECRET_FILE"] = home.cluster_secret
         if service == "catalog":

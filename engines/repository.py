@@ -7,8 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
+from engines.packages import PackageMissing, beside_the_environment
+
 _HERE = Path(__file__).parent
-_MODEL_SUFFIX = {"llamacpp": ".gguf", "onnx": ".onnx", "safetensors": ".safetensors"}
+_MODEL_SUFFIX = {
+    "images": ".onnx",
+    "llamacpp": ".gguf",
+    "onnx": ".onnx",
+    "safetensors": ".safetensors",
+    "wordvectors": ".safetensors",
+}
+# Packages of engines that do not come with the platform.
+_PACKAGES = {"whisper": ("ctranslate2", "miniaudio")}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -23,6 +33,7 @@ def build_repository(
     engine: str,
     artifacts: Mapping[str, Path],
     parameters: Mapping[str, str],
+    packages: Path | None = None,
 ) -> None:
     """Write `target/<model_name>/` with the engine's configuration, its model and links to the artifacts.
 
@@ -35,9 +46,11 @@ def build_repository(
         artifacts: Artifact file name to where it lies. The engine's weights are the one file with its suffix, unless
             `parameters["model_file"]` names it.
         parameters: Engine parameters by name, written as they are.
+        packages: Folder with packages that are not in the environment; see `engines.packages`.
 
     Raises:
-        ValueError: unknown engine, a name that is no file name, or weights that cannot be told.
+        ValueError: unknown engine, a name that is no file name, weights that cannot be told, or a package that is not
+            installed.
         FileNotFoundError: an artifact is not there.
     """
     if engine not in engines():
@@ -50,6 +63,11 @@ def build_repository(
     _link(folder / "model.py", _HERE / engine / "model.py")
     # Triton's stub ignores PYTHONPATH and imports from the version's folder.
     _link(folder / "engines", _HERE)
+    try:
+        for path in beside_the_environment(_PACKAGES.get(engine, ()), packages):
+            _link(folder / path.name, path)
+    except PackageMissing as missing:
+        raise ValueError(f"engine {engine}: {missing}; `modelyard models install` brings it with a model") from None
     for name, path in artifacts.items():
         _link(folder / name, path)
     values = dict(parameters)

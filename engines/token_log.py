@@ -21,22 +21,21 @@ class TokenLog:
     def __init__(self, path: Path | None) -> None:
         self._fd = -1 if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def write(self, request_id: str, *, input_tokens: int, output_tokens: int, end: str) -> None:
+    def write(self, request_id: str, *, end: str, **counts: int) -> None:
         """Record how a request ended.
 
         Args:
             request_id: The caller's id of the request.
-            input_tokens: Tokens read; 0 when the engine had not read the input.
-            output_tokens: Tokens made, whether or not a client received them.
             end: "stop", "length", "cancelled", "refused" or "failed".
+            counts: What the engine counts, 0 where it had not read the input: `input_tokens` read and `output_tokens`
+                made, `audio_milliseconds`, or `images`; whether or not a client received the answer.
         """
         if self._fd < 0:
             return
         line = {
             "at_ms": time.time_ns() // 1_000_000,
             "request_id": request_id,
-            "input_tokens": input_tokens,
-            "output_tokens": output_tokens,
+            **counts,
             "end": end,
         }
         os.write(self._fd, (json.dumps(line) + "\n").encode())

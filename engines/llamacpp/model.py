@@ -17,16 +17,13 @@ import numpy as np
 import triton_python_backend_utils as pb
 import xllamacpp
 
+from engines.canary import CANARY_PREFIX, Pulse
 from engines.llamacpp.generation import REPORTING, EngineFailure, Generation
 from engines.llamacpp.sampling import completion_options
 from engines.refusals import Refusal
 from engines.token_log import TokenLog
 
 FINAL = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-
-# The keeper's canary. A busy engine answers it as soon as any call gets on, so that busy is not taken for dead.
-CANARY_PREFIX = "modelyard-canary"
-CANARY_LOOK_S = 0.5
 
 
 class TritonPythonModel:
@@ -62,10 +59,7 @@ class TritonPythonModel:
         self._stopping = False
         self._lock = threading.Lock()
         self._waiting = 0
-        # Calls inside llama.cpp, and how often any of them got on; the condition tells of changes of either.
-        self._running = 0
-        self._steps = 0
-        self._changed = threading.Condition()
+        self._pulse = Pulse()
         self._workers = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="generate")
         self._canary_worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="canary")
 
@@ -123,28 +117,14 @@ class _Call:
 
     def _run_canary(self) -> None:
         """Answer "busy" once another call gets on; generate when there is none; stay silent when they hang."""
-        model = self._model
-        with model._changed:
-            steps = model._steps
-            while model._running and model._steps == steps and not self._gone():
-                model._changed.wait(CANARY_LOOK_S)
-            got_on = model._steps != steps
-        if got_on:
+        if self._model._pulse.feel(self._gone):
             self._end("busy")
         else:
             self._run()
 
-    def _count_running(self, change: int) -> None:
-        with self._model._changed:
-            self._model._running += change
-            self._model._changed.notify_all()
-
     def _run(self) -> None:
-        self._count_running(1)
-        try:
+        with self._model._pulse.running():
             self._generate()
-        finally:
-            self._count_running(-1)
 
     def _generate(self) -> None:
         try:
@@ -189,9 +169,7 @@ class _Call:
     def _on_events(self, events: Any) -> bool:
         """llama.cpp's callback, once a token and once a batch of prompt; True ends the generation."""
         try:
-            with self._model._changed:
-                self._model._steps += 1
-                self._model._changed.notify_all()
+            self._model._pulse.beat()
             first = self._generation.input_tokens is None
             text = "".join(self._generation.take(event) for event in (events if isinstance(events, list) else [events]))
             if self._gone():

@@ -11,7 +11,7 @@ import onnxruntime
 import tokenizers
 from numpy.typing import NDArray
 
-from engines.refusals import prompt_too_long
+from engines.refusals import Refusal, prompt_too_long
 
 Vectors = NDArray[np.float32]
 # How the vectors of a text's tokens, FP32 [S, D], become one, [D].
@@ -30,6 +30,7 @@ class Embedder:
         tokenizer_file: The model's `tokenizer.json`. Its own padding and truncation are switched off.
         context_tokens: Longest text in tokens, special tokens included.
         pooling: One of `POOLINGS`.
+        special_tokens: Whether the tokenizer adds those its model was trained with.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Embedder:
         *,
         context_tokens: int,
         pooling: str = "mean",
+        special_tokens: bool = True,
     ) -> None:
         self._encode = encode
         self._pool = POOLINGS[pooling]
@@ -46,15 +48,19 @@ class Embedder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._context_tokens = context_tokens
+        self._special_tokens = special_tokens
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of each text, special tokens included.
 
         Raises:
-            Refusal: PROMPT_TOO_LONG with the text's place (`item`, from 0); nothing is cut silently.
+            Refusal: PROMPT_TOO_LONG or PROMPT_EMPTY with the text's place (`item`, from 0); nothing is cut silently.
         """
-        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=self._special_tokens)
+        encoded = [encoding.ids for encoding in batch]
         for item, ids in enumerate(encoded):
+            if not ids:
+                raise Refusal("PROMPT_EMPTY", item=item)
             if len(ids) > self._context_tokens:
                 raise prompt_too_long(len(ids), self._context_tokens, item=item)
         return encoded

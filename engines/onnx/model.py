@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb
 
+from engines.canary import CANARY_PREFIX
 from engines.onnx.embedding import Embedder, OnnxEncoder
 from engines.refusals import Refusal
 from engines.token_log import TokenLog
-
-# The keeper's canary is no use of the model, so it is left out of the token log.
-CANARY_PREFIX = "modelyard-canary"
 
 
 class TritonPythonModel:
@@ -29,6 +27,7 @@ class TritonPythonModel:
             folder / given.get("tokenizer_file", "tokenizer.json"),
             context_tokens=int(given.get("context_tokens", "256")),
             pooling=given.get("pooling", "mean"),
+            special_tokens=given.get("special_tokens", "true") == "true",
         )
 
     def _encoder(self, folder: Path, given: dict[str, str], *, threads: int) -> Any:

@@ -53,6 +53,7 @@ from services.catalog.sources.hub.client import HubBounds
 from services.catalog.sources.hub.hub import HubLimits, HubSource
 from services.catalog.sources.hub.hubs import HUB, Hubs
 from services.catalog.sources.interface import AdapterFactory
+from services.catalog.sources.packages import PackageStore
 from services.catalog.sources.provider import ListingBounds, provider_adapters
 from services.catalog.storage.queries.models import newest_create_time
 from services.catalog.storage.tables import CHASSIS
@@ -74,7 +75,8 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     clock = context.clock
     async with database.reader() as session:
         check_not_behind(clock, await newest_create_time(session), settings.clock_behind_s_max)
-    await sync_content(database, clock, settings.content_dir)
+    packages = PackageStore(settings.packages_dir or settings.data_dir / "packages")
+    await sync_content(database, clock, settings.content_dir, packages)
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "catalog")
     directory = BucketRoleDirectory(bus, arrive_s=settings.access_arrive_s)
     context.spawn(directory.watch.run(), "roles")

@@ -24,6 +24,8 @@ class CatalogSettings(ServiceSettings):
     content_dir: Path = SHIPPED
     # A million models change pages all over the file.
     database_cache_bytes: int = 64_000_000
+    # Folder of the wheels that are installed on demand; deploy reads it too. Empty: `packages` in the data folder.
+    packages_dir: Path | None = None
     # How often lifecycle dates are looked at, seconds.
     lifecycle_check_s: float = 60.0
     # Entries in each list of a project's policy.

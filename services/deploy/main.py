@@ -67,6 +67,7 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
             restart_window_s=settings.instance_restart_window_s,
             log_bytes_max=settings.instance_log_bytes_max,
             cgroup_parent=settings.cgroup_parent,
+            packages_dir=settings.packages_dir,
         ),
         clock,
     )

@@ -41,6 +41,9 @@ class DeploySettings(ServiceSettings):
     instance_restart_window_s: float = LocalSettings.restart_window_s
     # Size of one log file of an instance, bytes; two are kept.
     instance_log_bytes_max: int = LocalSettings.log_bytes_max
+    # Folder where the catalog unpacks the packages of models that are installed on demand; engines import theirs from
+    # there. Empty: only what the environment has.
+    packages_dir: Path | None = None
     # cgroup v2 folder delegated to this user, for kernel limits on instances.
     cgroup_parent: Path | None = None
 

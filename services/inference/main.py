@@ -127,7 +127,14 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
         await watch.listed.wait()
     await server.start()
     page, model_page = Page(routes, catalog, billing), ModelPage(catalog, billing)
-    app = create_app(keys, calls, page, model_page, body_bytes_max=settings.body_bytes_max)
+    app = create_app(
+        keys,
+        calls,
+        page,
+        model_page,
+        body_bytes_max=settings.body_bytes_max,
+        media_bytes_max=settings.media_bytes_max,
+    )
     rest = HttpServer(app, settings.rest_address, settings, connections_max=settings.connections_max)
     serving = context.spawn(rest.serve(), "rest")
     context.ready({"grpc": server.address, "rest": rest.url})

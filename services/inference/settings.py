@@ -21,6 +21,8 @@ class InferenceSettings(ServiceSettings):
     cluster_secret_file: Path
     # Largest request body over REST, bytes.
     body_bytes_max: int = 8 * 1024 * 1024
+    # Largest request body with audio or images over REST, bytes.
+    media_bytes_max: int = 25 * 1024 * 1024
     # Connections the REST face serves at once; further ones get 503.
     connections_max: int = 2000
     # Longest call, queueing included, seconds.

@@ -52,8 +52,11 @@ class Billed:
 
     def tokens(self) -> tuple[int, int]:
         """(input, output)"""
-        amounts = {one.meter: one.value for one in self.record.quantities}
-        return amounts[money_pb2.METER_INPUT_TOKENS], amounts[money_pb2.METER_OUTPUT_TOKENS]
+        return self.amount(money_pb2.METER_INPUT_TOKENS), self.amount(money_pb2.METER_OUTPUT_TOKENS)
+
+    def amount(self, meter: money_pb2.Meter.ValueType) -> int:
+        """What was counted of one meter; 0 where it was not."""
+        return next((one.value for one in self.record.quantities if one.meter == meter), 0)
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,15 @@ class DataPath:
         """Settled calls on disk, oldest first."""
         frames = [frame for path in segment_paths(self.journal_dir) for _, frame in read_frames(path)]
         return [Billed(frame.settled) for frame in frames if frame.WhichOneof("step") == "settled"]
+
+    async def opened(self, request_id: str) -> None:
+        """Wait until a call is admitted and its opening is on disk."""
+
+        def is_open() -> bool:
+            frames = [frame for path in segment_paths(self.journal_dir) for _, frame in read_frames(path)]
+            return any(frame.opened.request_id == request_id for frame in frames)
+
+        await wait_until(is_open)
 
     async def billed(self, request_id: str) -> Billed:
         """The one record of a request, by the id the client sent, once it is on disk."""

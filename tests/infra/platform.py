@@ -28,6 +28,7 @@ from modelyard_client import Addresses, Modelyard, ModelyardError
 from chassis.access import issue_token
 from chassis.ids import new_uid
 from embedded.platform import Platform, running_platform
+from tests.infra.packages import installed_packages
 
 # A change of a project or a key reaches every service in well under this.
 ARRIVES_S_MAX = 10.0
@@ -207,7 +208,9 @@ async def platform_under_test(data_dir: Path) -> AsyncIterator[PlatformUnderTest
 
     # Refusals of strangers wait for what may be on its way; hundreds of tests would wait with them.
     quick = {f"MODELYARD_{service}_ACCESS_ARRIVE_S": "0.3" for service in ("BILLING", "CATALOG", "INFERENCE")}
-    async with running_platform(data_dir, keep, {**os.environ, **quick}) as platform:
+    # Every shipped model that can run here does.
+    packages = {f"MODELYARD_{service}_PACKAGES_DIR": str(installed_packages()) for service in ("CATALOG", "DEPLOY")}
+    async with running_platform(data_dir, keep, {**os.environ, **quick, **packages}) as platform:
         addresses = Addresses.read(platform.home.addresses)
         async with Modelyard.from_file(platform.home.addresses) as admin:
             under_test = PlatformUnderTest(platform, addresses, admin)

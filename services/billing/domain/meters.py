@@ -10,6 +10,8 @@ class Meter(IntEnum):
     OUTPUT_TOKENS = 2
     CORE_MILLISECONDS = 3
     REQUESTS = 4
+    AUDIO_MILLISECONDS = 5
+    IMAGES = 6
 
     @property
     def unit(self) -> str:
@@ -22,7 +24,9 @@ _UNITS = {
     Meter.OUTPUT_TOKENS: "token",
     Meter.CORE_MILLISECONDS: "core-millisecond",
     Meter.REQUESTS: "request",
+    Meter.AUDIO_MILLISECONDS: "audio-millisecond",
+    Meter.IMAGES: "image",
 }
 
 # What one call may count; core-milliseconds come from instance facts alone.
-CALL_METERS = (Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.REQUESTS)
+CALL_METERS = (Meter.INPUT_TOKENS, Meter.OUTPUT_TOKENS, Meter.REQUESTS, Meter.AUDIO_MILLISECONDS, Meter.IMAGES)

@@ -14,7 +14,13 @@ from services.billing.domain.errors import OfferNotAvailable, PriceNotFound
 from services.billing.domain.meters import Meter
 from services.billing.domain.windows import HOUR_MS
 
-TOKENS_PER_PRICE = 1_000_000
+# Whole units that the price of a call's meter pays for.
+UNITS_PER_PRICE = {
+    Meter.INPUT_TOKENS: 1_000_000,
+    Meter.OUTPUT_TOKENS: 1_000_000,
+    Meter.AUDIO_MILLISECONDS: 60_000,
+    Meter.IMAGES: 1_000,
+}
 
 
 class OfferKind(IntEnum):
@@ -28,8 +34,8 @@ class OfferKind(IntEnum):
 class Price:
     """One price of one version of one list.
 
-    `amounts` are exact: per 1,000,000 tokens by meter, or per hour of the whole instance for core-milliseconds.
-    `vcpus` is the core count an hourly price was stated for; 0 for tokens.
+    `amounts` are exact, by meter: per 1,000,000 tokens, minute of audio or 1,000 images, or per hour of the whole
+    instance for core-milliseconds. `vcpus` is the core count an hourly price was stated for; 0 for the others.
     """
 
     price_version: str
@@ -49,7 +55,7 @@ class Price:
         """
         if meter not in self.amounts:
             raise PriceNotFound(f"price {self.price_version!r} has no rate for {meter.name}")
-        per = self.vcpus * HOUR_MS if self.kind is OfferKind.MANAGED else TOKENS_PER_PRICE
+        per = self.vcpus * HOUR_MS if self.kind is OfferKind.MANAGED else UNITS_PER_PRICE[meter]
         return Rate(self.currency, self.amounts[meter], per, meter.unit)
 
 

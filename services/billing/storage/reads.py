@@ -43,6 +43,8 @@ METER_COLUMNS = {
     Meter.INPUT_TOKENS: _USAGE.c.input_tokens,
     Meter.OUTPUT_TOKENS: _USAGE.c.output_tokens,
     Meter.REQUESTS: _USAGE.c.requests,
+    Meter.AUDIO_MILLISECONDS: _USAGE.c.audio_milliseconds,
+    Meter.IMAGES: _USAGE.c.images,
 }
 
 
@@ -75,6 +77,8 @@ def fact_from_row(row: UsageRow) -> UsageFact:
         (Meter.INPUT_TOKENS, row.input_tokens),
         (Meter.OUTPUT_TOKENS, row.output_tokens),
         (Meter.REQUESTS, row.requests),
+        (Meter.AUDIO_MILLISECONDS, row.audio_milliseconds),
+        (Meter.IMAGES, row.images),
     )
     return UsageFact(
         id=row.id,
@@ -182,7 +186,7 @@ async def usage_page(
 async def line_usage(
     session: AsyncSession, project_uid: str, period: str, key: LineKey, *, after_id: str, limit: int
 ) -> list[UsageRow]:
-    """Records that a token line sums, oldest first."""
+    """Records that a line of calls sums, oldest first."""
     query = (
         select(UsageRow)
         .where(

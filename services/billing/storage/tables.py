@@ -81,6 +81,8 @@ class UsageRow(BillingTable, table=True):
     input_tokens: int | None = Field(sa_type=BigInteger)
     output_tokens: int | None = Field(sa_type=BigInteger)
     requests: int | None = Field(sa_type=BigInteger)
+    audio_milliseconds: int | None = Field(default=None, sa_type=BigInteger)
+    images: int | None = Field(default=None, sa_type=BigInteger)
     digest: str
     record_time: datetime = Field(sa_type=UtcTime)
     period: str

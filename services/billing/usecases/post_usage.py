@@ -39,6 +39,8 @@ _COLUMNS = {
     Meter.INPUT_TOKENS: "input_tokens",
     Meter.OUTPUT_TOKENS: "output_tokens",
     Meter.REQUESTS: "requests",
+    Meter.AUDIO_MILLISECONDS: "audio_milliseconds",
+    Meter.IMAGES: "images",
 }
 
 

@@ -36,18 +36,25 @@ class _Entry(_Strict):
     source: str
     per_million_input_tokens: Amount | None = None
     per_million_output_tokens: Amount | None = None
+    per_audio_minute: Amount | None = None
+    per_thousand_images: Amount | None = None
     per_hour: Amount | None = None
     vcpus: int = Field(default=0, ge=1)
 
     @model_validator(mode="after")
     def _for_one_thing(self) -> _Entry:
-        by_token = self.per_million_input_tokens or self.per_million_output_tokens
+        by_use = (
+            self.per_million_input_tokens
+            or self.per_million_output_tokens
+            or self.per_audio_minute
+            or self.per_thousand_images
+        )
         if _TYPE.matches(self.resource):
-            if not self.per_hour or not self.vcpus or by_token:
+            if not self.per_hour or not self.vcpus or by_use:
                 raise ValueError("an instance type has per_hour with vcpus, not per_million_input_tokens or the like")
         elif not _MODEL.matches(self.resource):
             raise ValueError("resource is instanceTypes/* or publishers/*/models/*")
-        elif not by_token or self.per_hour or self.vcpus:
+        elif not by_use or self.per_hour or self.vcpus:
             raise ValueError("a model has per_million_input_tokens and the like, not per_hour with vcpus")
         return self
 
@@ -55,6 +62,8 @@ class _Entry(_Strict):
         said = {
             Meter.INPUT_TOKENS: self.per_million_input_tokens,
             Meter.OUTPUT_TOKENS: self.per_million_output_tokens,
+            Meter.AUDIO_MILLISECONDS: self.per_audio_minute,
+            Meter.IMAGES: self.per_thousand_images,
             Meter.CORE_MILLISECONDS: self.per_hour,
         }
         return {meter: Decimal(digits) for meter, digits in said.items() if digits is not None}

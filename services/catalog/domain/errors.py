@@ -276,3 +276,24 @@ class SourceUnavailable(Problem):
 
     code = Code.UNAVAILABLE
     reason = "SOURCE_UNAVAILABLE"
+
+
+class InstallFailed(Problem):
+    """The wheels of a model could not be fetched or unpacked; nothing of it is left."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "INSTALL_FAILED"
+
+
+class InstallRunning(Problem):
+    """Somebody else installs into the same folder."""
+
+    code = Code.UNAVAILABLE
+    reason = "INSTALL_RUNNING"
+
+
+class InstallNotOffered(Problem):
+    """Nothing of the model is installed on demand."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "INSTALL_NOT_OFFERED"

@@ -129,7 +129,7 @@ class ModelRecord(Struct, frozen=True):
     tasks: tuple[str, ...]
     # "MANAGED", "SERVERLESS".
     deployment_options: tuple[str, ...]
-    # "RUNS_HERE", "NEEDS_HARDWARE", "NEEDS_PROVIDER_CREDENTIAL".
+    # "RUNS_HERE", "NEEDS_INSTALL", "NEEDS_HARDWARE", "NEEDS_PROVIDER_CREDENTIAL".
     usability: str
     sources: tuple[Source, ...]
     versions: tuple[VersionRecord, ...]

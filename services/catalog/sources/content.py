@@ -20,7 +20,9 @@ Replacement = Annotated[
 ]
 # A word of discovery: "text-to-image".
 Word = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
-Task = Literal["CHAT_COMPLETION", "TEXT_GENERATION", "EMBEDDINGS"]
+Task = Literal["CHAT_COMPLETION", "TEXT_GENERATION", "EMBEDDINGS", "TRANSCRIPTION", "IMAGE_CLASSIFICATION"]
+# Those of models that read tokens.
+_TEXT_TASKS = {"CHAT_COMPLETION", "TEXT_GENERATION", "EMBEDDINGS"}
 Option = Literal["MANAGED", "SERVERLESS"]
 CARD_CHARACTERS_MAX = 256 * 1024
 
@@ -88,7 +90,15 @@ class Serving(_Strict):
     min_vcpus: int = Field(ge=1)
     min_memory_bytes: int = Field(gt=0)
     embedding_dimensions: int = 0
-    context_tokens: int = Field(gt=0)
+    # Longest text; 0 for models of audio and images.
+    context_tokens: int = Field(default=0, ge=0)
+
+
+class Install(_Strict):
+    """Wheels that do not come with the first install: a file in `requirements/`, and about how much is fetched."""
+
+    requirements: Id
+    download_bytes: int = Field(gt=0)
 
 
 class Lifecycle(_Strict):
@@ -139,6 +149,7 @@ class Verified(_Strict):
 class Version(_Strict):
     version: Id
     artifacts: list[Artifact] = []
+    install: Install | None = None
     serving: Serving | None = None
     lifecycle: Lifecycle = Lifecycle()
     inference_hardware: Hardware | None = None
@@ -214,6 +225,10 @@ class Model(_Strict):
             raise ValueError("tasks names what it answers here, or inference_tasks what it does elsewhere")
         if (self.usability is None) == bool(self.usability_detail):
             raise ValueError("usability_detail says why it cannot be used, and stands beside usability only")
+        texts = bool(_TEXT_TASKS.intersection(self.tasks))
+        for version in self.versions:
+            if version.serving is not None and bool(version.serving.context_tokens) != texts:
+                raise ValueError("serving.context_tokens is said of models that read text, and of no others")
         return self
 
 

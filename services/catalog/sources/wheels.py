@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from pathlib import Path
 
+from engines.packages import PackageMissing, find_package
 from services.catalog.sources.content import Artifact
 
 
@@ -13,15 +13,18 @@ class ArtifactMissing(Exception):
     """The wheel is not installed, or its file is not the one the catalog describes; says the way out."""
 
 
-def locate(artifact: Artifact) -> Path:
+def locate(artifact: Artifact, packages: Path | None) -> Path:
     """Where the file lies.
+
+    Args:
+        packages: Folder with packages that are not in the environment; see `engines.packages`.
 
     Raises:
         ArtifactMissing: not installed, not in the wheel, or of another size.
     """
     try:
-        distribution = importlib.metadata.distribution(artifact.wheel)
-    except importlib.metadata.PackageNotFoundError:
+        distribution = find_package(artifact.wheel, packages)
+    except PackageMissing:
         raise ArtifactMissing(
             f"the wheel {artifact.wheel!r} is not installed; install it without its dependencies"
         ) from None

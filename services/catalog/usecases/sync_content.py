@@ -13,6 +13,7 @@ from chassis.database import Database, UnitOfWork
 from services.catalog.domain.errors import ContentInvalid
 from services.catalog.sources.content import InstanceType
 from services.catalog.sources.content_files import read_content
+from services.catalog.sources.packages import PackageStore
 from services.catalog.sources.shipped import records_of
 from services.catalog.storage.queries.pages import table
 from services.catalog.storage.tables import CollectionRow, InstanceTypeRow, PublisherRow
@@ -23,8 +24,11 @@ SOURCE = "content"
 _GIB = 1 << 30
 
 
-async def sync_content(database: Database, clock: Clock, folder: Path) -> int:
+async def sync_content(database: Database, clock: Clock, folder: Path, packages: PackageStore | None = None) -> int:
     """Load the content folder, wholly or not at all; return how many versions were added.
+
+    Args:
+        packages: Where wheels lie that are installed on demand; None: there is no such place.
 
     Weights are read once to check their digest, off the event loop and before the transaction.
 
@@ -32,7 +36,7 @@ async def sync_content(database: Database, clock: Clock, folder: Path) -> int:
         ContentInvalid: naming the file, the field and the value; nothing is changed.
     """
     content = read_content(folder)
-    records = await asyncio.to_thread(records_of, folder, content)
+    records = await asyncio.to_thread(records_of, folder, content, packages or PackageStore(None))
     async with database.unit_of_work() as uow:
         result = await put_models(uow, database, clock.now(), SOURCE, records)
         if result.refused:

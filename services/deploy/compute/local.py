@@ -114,6 +114,7 @@ class LocalProvider:
                 spec.engine,
                 {name: Path(path) for name, path in spec.artifacts.items()},
                 parameters,
+                self._settings.packages_dir,
             )
         except (ValueError, FileNotFoundError) as error:
             shutil.rmtree(folder.path)

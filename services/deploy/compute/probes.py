@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -14,6 +15,10 @@ from tritonclient.grpc import service_pb2
 CANARY_ID = "modelyard-canary"
 # Goes before every other request in the queues of engines that have one in Triton.
 _PRIORITY = 1
+# One white pixel.
+_DOT_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
+)
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -48,14 +53,8 @@ async def _ask_text_engine(stub: Any, model_name: str, metadata: Metadata, timeo
     _add(request, "sampling_parameters", "BYTES", [1], _bytes_element(json.dumps({"max_tokens": 1}).encode()))
     for name in ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"):
         _add(request, name, "BOOL", [1], b"\x01")
-    call = stub.ModelStreamInfer(metadata=metadata, timeout=timeout_s)
-    await call.write(request)
-    await call.done_writing()
     output_tokens = 0
-    async for message in call:
-        if message.error_message:
-            raise ProbeFailed(f"the canary ended with: {message.error_message}")
-        answer = _outputs(message.infer_response)
+    async for answer in _streamed(stub, request, metadata, timeout_s):
         if answer.get("finish_reason", b"").endswith(b"busy"):
             return
         if not int.from_bytes(answer.get("num_input_tokens", b""), "little"):
@@ -76,6 +75,25 @@ async def _ask_embedding_engine(stub: Any, model_name: str, metadata: Metadata, 
         raise ProbeFailed(f"the canary's embedding has length {length:.4f} instead of 1")
 
 
+async def _ask_speech_engine(stub: Any, model_name: str, metadata: Metadata, timeout_s: float) -> None:
+    request = _request(model_name)
+    # The engine looks at a second of its own silence.
+    _add(request, "AUDIO", "BYTES", [1], _bytes_element(b""))
+    reasons = [answer.get("FINISH_REASON", b"") async for answer in _streamed(stub, request, metadata, timeout_s)]
+    if not reasons or not reasons[-1].endswith((b"stop", b"busy")):
+        raise ProbeFailed("the canary's answer has no end")
+
+
+async def _ask_image_engine(stub: Any, model_name: str, metadata: Metadata, timeout_s: float) -> None:
+    request = _request(model_name)
+    request.parameters["priority"].uint64_param = _PRIORITY
+    _add(request, "IMAGE", "BYTES", [1, 1], _bytes_element(_DOT_PNG))
+    answer = _outputs(await stub.ModelInfer(request, metadata=metadata, timeout=timeout_s))
+    scores = struct.unpack(f"<{len(answer['SCORE']) // 4}f", answer["SCORE"])
+    if not scores or not all(0 <= score <= 1 for score in scores):
+        raise ProbeFailed(f"the canary's image has {len(scores)} scores, not all of them from 0 to 1")
+
+
 async def _ask_noop(stub: Any, model_name: str, metadata: Metadata, timeout_s: float) -> None:
     request = _request(model_name)
     _add(request, "INPUT", "BYTES", [1], _bytes_element(b"Hello"))
@@ -84,10 +102,24 @@ async def _ask_noop(stub: Any, model_name: str, metadata: Metadata, timeout_s: f
         raise ProbeFailed("the canary came back changed")
 
 
+async def _streamed(stub: Any, request: Any, metadata: Metadata, timeout_s: float) -> AsyncIterator[dict[str, bytes]]:
+    """The outputs of each response."""
+    call = stub.ModelStreamInfer(metadata=metadata, timeout=timeout_s)
+    await call.write(request)
+    await call.done_writing()
+    async for message in call:
+        if message.error_message:
+            raise ProbeFailed(f"the canary ended with: {message.error_message}")
+        yield _outputs(message.infer_response)
+
+
 _QUESTIONS = {
     "llamacpp": _ask_text_engine,
     "onnx": _ask_embedding_engine,
     "safetensors": _ask_embedding_engine,
+    "wordvectors": _ask_embedding_engine,
+    "whisper": _ask_speech_engine,
+    "images": _ask_image_engine,
     "noop": _ask_noop,
 }
 

@@ -33,6 +33,7 @@ class LocalSettings:
         cgroup_parent: A cgroup v2 folder delegated to this user, for kernel limits; None: no cgroups are used.
         poll_interval_s: How often `watch` looks.
         keeper_start_timeout_s: How long `launch` waits for the keeper's first record.
+        packages_dir: Folder with engines' packages that are not in the environment; None: there is none.
     """
 
     instances_dir: Path
@@ -56,6 +57,7 @@ class LocalSettings:
     cgroup_parent: Path | None = None
     poll_interval_s: float = 0.5
     keeper_start_timeout_s: float = 20.0
+    packages_dir: Path | None = None
 
     def to_record(self) -> dict[str, Any]:
         """As JSON values."""
@@ -67,7 +69,7 @@ class LocalSettings:
         """Inverse of `to_record`; names of other versions are left out."""
         known = {item.name for item in fields(cls)}
         given = {name: value for name, value in record.items() if name in known}
-        for name in ("instances_dir", "cluster_secret_file", "lease_file", "cgroup_parent"):
+        for name in ("instances_dir", "cluster_secret_file", "lease_file", "cgroup_parent", "packages_dir"):
             if given.get(name) is not None:
                 given[name] = Path(given[name])
         return cls(**given)

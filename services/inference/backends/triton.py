@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 from collections import Counter
@@ -18,30 +19,22 @@ from opentelemetry.trace import SpanKind
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from chassis.instance_secret import INSTANCE_SECRET_HEADER, instance_secret
-from chassis.telemetry import get_logger, span, traceparent
+from chassis.telemetry import span, traceparent
+from services.inference.backends.words import NothingRead, problem_of, problem_of_code, refusal
 from services.inference.domain.balance import choose_least_loaded
-from services.inference.domain.errors import (
-    EngineBusy,
-    EngineFailed,
-    EngineTimeout,
-    NoReadyInstance,
-    PromptTooLong,
-    RequestInvalid,
-)
+from services.inference.domain.errors import EngineFailed, EngineTimeout, NoReadyInstance
 from services.inference.domain.output import Embedded, Piece
-
-log = get_logger(__name__)
 
 # Rows of one embedding request: `max_batch_size` of the embedding engines.
 EMBED_ROWS_MAX = 64
 
 _MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+# How long the end of a stream is waited for that said no.
+_READ_OUT_S_MAX = 1.0
 # How long the channel of an instance that nobody calls stays open.
 _CHANNEL_UNUSED_S_MAX = 600.0
-# What Triton says of a call that it did not take: it is starting, or it drains before its end.
-_NOT_TAKEN = ("Request for unknown model: ", "Server not ready", "Server is stopping, ")
 # Reasons an engine gives when it stops an answer before its end, as it does when it is unloaded.
-_BROKEN_OFF = frozenset({"cancelled", "abort"})
+BROKEN_OFF = frozenset({"cancelled", "abort"})
 _LENGTH = struct.Struct("<I")
 
 
@@ -53,10 +46,6 @@ class _Channel:
     stub: Any
     metadata: tuple[tuple[str, str], ...]
     used_at: float = 0.0
-
-
-class NothingRead(Exception):
-    """The instance was not reached, or takes no calls: another one may be asked."""
 
 
 class TritonBackend:
@@ -122,7 +111,7 @@ class TritonBackend:
             async for response in responses:
                 outputs = named_outputs(response)
                 reason = read_bytes(outputs.get("finish_reason", b"")).decode()
-                if reason in _BROKEN_OFF:
+                if reason in BROKEN_OFF:
                     break
                 finished = finished or reason not in ("", "None")
                 yield Piece(
@@ -148,7 +137,7 @@ class TritonBackend:
         width = len(vectors) // len(texts)
         return Embedded(
             rows=[vectors[start : start + width] for start in range(0, len(vectors), width)],
-            input_tokens=sum(struct.unpack(f"<{len(counts) // 4}i", counts)),
+            input_tokens=sum_of(counts, 4),
         )
 
     async def raw_infer(
@@ -160,7 +149,7 @@ class TritonBackend:
             try:
                 return await stub.ModelInfer(request, metadata=metadata, timeout=min(timeout_s, self._token_timeout_s))
             except grpc.aio.AioRpcError as error:
-                raise _problem(error) from error
+                raise problem_of(error) from error
 
     async def raw_stream(
         self, target: routes_pb2.RouteTarget, request: service_pb2.ModelInferRequest
@@ -178,16 +167,17 @@ class TritonBackend:
                     if message is grpc.aio.EOF:
                         return
                     if message.error_message:
-                        raise _refusal(message.error_message)
+                        await _read_out(call)
+                        raise refusal(message.error_message)
                     yield message.infer_response
             except TimeoutError:
                 raise EngineTimeout(
                     f"the instance said nothing for {self._token_timeout_s:g} s; what was delivered is billed, try again"
                 ) from None
             except grpc.aio.AioRpcError as error:
-                raise _problem(error) from error
+                raise problem_of(error) from error
             except asyncio.InvalidStateError as error:
-                raise _problem_of_code(await call.code(), await call.details()) from error
+                raise problem_of_code(await call.code(), await call.details()) from error
             finally:
                 call.cancel()
 
@@ -202,7 +192,7 @@ class TritonBackend:
         try:
             return await getattr(stub, method)(request, metadata=metadata, timeout=self._token_timeout_s)
         except grpc.aio.AioRpcError as error:
-            problem = _problem(error)
+            problem = problem_of(error)
             if isinstance(problem, NothingRead):
                 problem = NoReadyInstance("the instance could not be reached; try again", retry_after_s=1.0)
             raise problem from error
@@ -258,6 +248,17 @@ def _engine_span(method: str, target: routes_pb2.RouteTarget) -> AbstractContext
     )
 
 
+async def _read_out(call: Any) -> None:
+    """Let a stream that was refused end by itself, which it does at once.
+
+    Triton forgets to count a request that is cancelled in the moment of its end, and then waits for it when it stops.
+    """
+    with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        async with asyncio.timeout(_READ_OUT_S_MAX):
+            while await call.read() is not grpc.aio.EOF:
+                pass
+
+
 def add_tensor(
     request: service_pb2.ModelInferRequest, name: str, datatype: str, shape: Sequence[int], content: bytes
 ) -> None:
@@ -285,39 +286,16 @@ def read_bytes(content: bytes) -> bytes:
     return content[_LENGTH.size : _LENGTH.size + _LENGTH.unpack_from(content)[0]]
 
 
-def _problem(error: grpc.aio.AioRpcError) -> Exception:
-    return _problem_of_code(error.code(), error.details())
+def read_all_bytes(content: bytes) -> list[bytes]:
+    """Every element of a BYTES tensor."""
+    elements, at = [], 0
+    while at + _LENGTH.size <= len(content):
+        end = at + _LENGTH.size + _LENGTH.unpack_from(content, at)[0]
+        elements.append(content[at + _LENGTH.size : end])
+        at = end
+    return elements
 
 
-def _problem_of_code(code: grpc.StatusCode, details: str | None) -> Exception:
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return EngineTimeout("the instance did not answer in time; try again, or ask for less")
-    if code is grpc.StatusCode.UNAVAILABLE and "failed to connect" in (details or "").lower():
-        return NothingRead("it was not reached")
-    return _refusal(details or code.name)
-
-
-def _refusal(text: str) -> Exception:
-    """What Triton or an engine said (one upper-case reason with key=value pairs); never passed on as it is."""
-    if text.startswith(_NOT_TAKEN):
-        return NothingRead("it takes no calls")
-    words = text.split()
-    reason = next((word for word in words if word.isupper() and "_" in word), "")
-    facts = dict(word.split("=", 1) for word in words if "=" in word)
-    if reason == "PROMPT_TOO_LONG":
-        return PromptTooLong(
-            f"the prompt has {facts.get('prompt_tokens')} tokens and the model's context holds "
-            f"{facts.get('context_tokens')}; shorten the prompt",
-            metadata={name: facts[name] for name in ("prompt_tokens", "context_tokens") if name in facts},
-        )
-    if reason == "ENGINE_BUSY":
-        return EngineBusy(
-            f"{facts.get('waiting')} calls wait at the instance; {facts.get('waiting_max')} are allowed: try again later",
-            retry_after_s=1.0,
-        )
-    if reason in ("INVALID_PARAMETER", "PROMPT_EMPTY"):
-        return RequestInvalid(
-            f"{facts.get('name', 'the prompt')} is not taken by the model; allowed: {facts.get('allowed', 'some text')}"
-        )
-    log.warning("an instance failed", said=reason or "nothing that can be read")
-    return EngineFailed("the instance broke while it answered; try again", retry_after_s=1.0)
+def sum_of(content: bytes, width: int) -> int:
+    """The sum of a tensor of counts, `width` bytes each."""
+    return sum(int.from_bytes(content[at : at + width], "little") for at in range(0, len(content), width))

@@ -71,6 +71,21 @@ class BodyTooLarge(Problem):
     http = 413
 
 
+class MediaInvalid(Problem):
+    """A file that is no audio or image that the model takes."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "MEDIA_INVALID"
+
+
+class MediaTooLarge(Problem):
+    """Audio longer, or an image larger, than the model takes."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "MEDIA_TOO_LARGE"
+    http = 413
+
+
 class PromptTooLong(Problem):
     """The prompt does not fit the model's context."""
 

@@ -18,10 +18,25 @@ class Outcome(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Tokens of one call: what the model read, what it produced as far as the gateway received it."""
+    """What one call used, as far as the gateway received it: what the model read, and what it produced."""
 
     input_tokens: int = 0
     output_tokens: int = 0
+    audio_milliseconds: int = 0
+    images: int = 0
+
+    @property
+    def has_read(self) -> bool:
+        """Whether the model has read anything."""
+        return bool(self.input_tokens or self.audio_milliseconds or self.images)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.audio_milliseconds + other.audio_milliseconds,
+            self.images + other.images,
+        )
 
 
 def billed(outcome: Outcome, received: Counts, delivered: Counts) -> Counts:

@@ -23,17 +23,38 @@ from chassis.http_server import Outermost, until_disconnect
 from chassis.telemetry import get_logger, request_id
 from services.inference.access.keys import KeyDirectory
 from services.inference.domain.errors import BodyTooLarge, ModelNotCallable
+from services.inference.domain.media import IMAGES_MAX
 from services.inference.domain.usage import Counts
 from services.inference.http.answers import EventStream, JsonResponse, error_response
 from services.inference.http.bodies import messages_of, read_chat, read_embeddings
+from services.inference.http.media import (
+    classification_response,
+    read_classification_form,
+    read_classification_json,
+    read_form,
+    read_transcription,
+    transcription_response,
+)
 from services.inference.http.model_page import ModelPage
 from services.inference.http.page import Page
 from services.inference.usecases.calls import Calls
 from services.inference.usecases.generation import Generation
+from services.inference.usecases.media import classify_images, transcribe
 
 log = get_logger(__name__)
 
-_ROUTES = frozenset({"/", "/healthz", "/page/project", "/v1/models", "/v1/chat/completions", "/v1/embeddings"})
+_ROUTES = frozenset(
+    {
+        "/",
+        "/healthz",
+        "/page/project",
+        "/v1/models",
+        "/v1/chat/completions",
+        "/v1/embeddings",
+        "/v1/audio/transcriptions",
+        "/v1/images/classifications",
+    }
+)
 _FINISH = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 _CAPABILITIES = {"chat_completion": catalog_pb2.TASK_CHAT_COMPLETION, "embeddings": catalog_pb2.TASK_EMBEDDINGS}
 # How many times the largest body is read before a larger one is refused without reading on.
@@ -41,9 +62,22 @@ _DROPPED_BODIES_MAX = 4
 INSTANCE_HEADER = "x-modelyard-instance"
 
 
-def create_app(keys: KeyDirectory, calls: Calls, page: Page, model_page: ModelPage, *, body_bytes_max: int) -> ASGIApp:
-    """The REST face of inference."""
-    api = _Api(keys, calls, page, model_page, body_bytes_max)
+def create_app(
+    keys: KeyDirectory,
+    calls: Calls,
+    page: Page,
+    model_page: ModelPage,
+    *,
+    body_bytes_max: int,
+    media_bytes_max: int,
+) -> ASGIApp:
+    """The REST face of inference.
+
+    Args:
+        body_bytes_max: Largest body of text.
+        media_bytes_max: Largest body with audio or images.
+    """
+    api = _Api(keys, calls, page, model_page, body_bytes_max, media_bytes_max)
     app = Starlette(
         routes=[
             Route("/", api.page),
@@ -54,6 +88,8 @@ def create_app(keys: KeyDirectory, calls: Calls, page: Page, model_page: ModelPa
             Route("/v1/models/{model:path}", api.get_model),
             Route("/v1/chat/completions", api.chat, methods=["POST"]),
             Route("/v1/embeddings", api.embeddings, methods=["POST"]),
+            Route("/v1/audio/transcriptions", api.transcriptions, methods=["POST"]),
+            Route("/v1/images/classifications", api.classifications, methods=["POST"]),
         ],
         # Without a handler here Starlette answers a problem with a bare 500 of its own.
         exception_handlers={Problem: _refuse, HTTPException: _refuse_route},
@@ -86,13 +122,20 @@ def _route_of(path: str) -> str:
 
 class _Api:
     def __init__(
-        self, keys: KeyDirectory, calls: Calls, page: Page, model_page: ModelPage, body_bytes_max: int
+        self,
+        keys: KeyDirectory,
+        calls: Calls,
+        page: Page,
+        model_page: ModelPage,
+        body_bytes_max: int,
+        media_bytes_max: int,
     ) -> None:
         self._keys = keys
         self._calls = calls
         self._page = page
         self._model_page = model_page
         self._body_bytes_max = body_bytes_max
+        self._media_bytes_max = media_bytes_max
 
     async def health(self, request: Request) -> Response:
         refusing = self._calls.journal.refusing
@@ -152,8 +195,34 @@ class _Api:
             usage = {"prompt_tokens": embedded.input_tokens, "total_tokens": embedded.input_tokens}
             return JsonResponse(
                 {"object": "list", "data": data, "model": body.model, "usage": usage},
-                headers={**_headers(), **_instance(embedded.instance_uid), "x-modelyard-record": embedded.id},
+                headers=_answered(embedded.id, embedded.instance_uid),
             )
+
+        return _Work(answer)
+
+    async def transcriptions(self, request: Request) -> Response:
+        key = await self._key(request)
+        form = await read_form(request.headers, self._chunks(request, self._media_bytes_max), files_max=1)
+        body = read_transcription(form)
+
+        async def answer() -> Response:
+            transcribed = await transcribe(self._calls, key, body.model, body.audio, body.listening)
+            headers = _answered(transcribed.id, transcribed.instance_uid)
+            return transcription_response(transcribed, body.response_format, headers)
+
+        return _Work(answer)
+
+    async def classifications(self, request: Request) -> Response:
+        key = await self._key(request)
+        chunks = self._chunks(request, self._media_bytes_max)
+        if request.headers.get("content-type", "").startswith("application/json"):
+            body = read_classification_json(b"".join([chunk async for chunk in chunks]))
+        else:
+            body = read_classification_form(await read_form(request.headers, chunks, files_max=IMAGES_MAX))
+
+        async def answer() -> Response:
+            classified = await classify_images(self._calls, key, body.model, body.images, top_k=body.top_k)
+            return classification_response(classified, body.model, _answered(classified.id, classified.instance_uid))
 
         return _Work(answer)
 
@@ -161,27 +230,26 @@ class _Api:
         return await self._keys.authenticate(request.headers.get("authorization"))
 
     async def _body(self, request: Request) -> bytes:
+        return b"".join([chunk async for chunk in self._chunks(request, self._body_bytes_max)])
+
+    async def _chunks(self, request: Request, bytes_max: int) -> AsyncGenerator[bytes, None]:
         """The body, refused when it is too large, with or without a declared length.
 
         Somewhat more is read and dropped before the refusal: most clients listen only when they have sent everything.
         """
         declared = request.headers.get("content-length", "")
         size = 0
-        body = bytearray()
         async for chunk in request.stream():
             size += len(chunk)
-            if size <= self._body_bytes_max:
-                body += chunk
-            elif size > self._body_bytes_max * _DROPPED_BODIES_MAX:
+            if size <= bytes_max:
+                yield chunk
+            elif size > bytes_max * _DROPPED_BODIES_MAX:
                 break
-        if size > self._body_bytes_max:
-            raise self._too_large(int(declared) if declared.isdigit() else size)
-        return bytes(body)
-
-    def _too_large(self, size: int) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"the body has at least {size} bytes; at most {self._body_bytes_max} are allowed: send less in one call"
-        )
+        if size > bytes_max:
+            said = int(declared) if declared.isdigit() else size
+            raise BodyTooLarge(
+                f"the body has at least {said} bytes; at most {bytes_max} are allowed: send less in one call"
+            )
 
 
 class _Work(Response):
@@ -275,6 +343,11 @@ def _model(name: str, destination: Any) -> dict[str, Any]:
 
 def _headers() -> dict[str, str]:
     return {"x-request-id": request_id.get()}
+
+
+def _answered(record_id: str, instance_uid: str) -> dict[str, str]:
+    """Headers of an answer without a place for its record's id."""
+    return {**_headers(), **_instance(instance_uid), "x-modelyard-record": record_id}
 
 
 def _instance(uid: str) -> dict[str, str]:

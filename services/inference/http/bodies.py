@@ -84,7 +84,7 @@ def read_chat(body: bytes) -> ChatBody:
     Raises:
         RequestInvalid: malformed, a field that is not taken, or one with another value than is taken.
     """
-    chat = _converted(_object(body, _CHAT), ChatBody)
+    chat = read_object(body, _CHAT, ChatBody)
     if chat.n not in (None, 1):
         raise RequestInvalid(f"n is {chat.n}; 1 is allowed", field="n")
     if chat.logprobs:
@@ -102,7 +102,7 @@ def read_embeddings(body: bytes) -> EmbeddingsBody:
     Raises:
         RequestInvalid: see `read_chat`.
     """
-    embeddings = _converted(_object(body, _EMBEDDINGS), EmbeddingsBody)
+    embeddings = read_object(body, _EMBEDDINGS, EmbeddingsBody)
     if embeddings.encoding_format not in ("float", "base64"):
         raise RequestInvalid(
             f"encoding_format is {embeddings.encoding_format[:32]!r}; float and base64 are allowed",
@@ -138,6 +138,15 @@ def _message(index: int, message: dict[str, Any]) -> Message:
     if not isinstance(role, str) or not isinstance(content, str):
         raise RequestInvalid(f"{where} needs a role and a content, both text", field=where)
     return Message(role, content)
+
+
+def read_object(body: bytes, taken: frozenset[str], form: type[Body]) -> Body:
+    """A JSON body of one form.
+
+    Raises:
+        RequestInvalid: malformed, a field that is not taken, or one of another type.
+    """
+    return _converted(_object(body, taken), form)
 
 
 def _object(body: bytes, taken: frozenset[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from modelyard.catalog.v1 import (
 from starlette.responses import HTMLResponse, Response
 
 from chassis.rpc import problem_from_rpc_error
-from services.inference.http.page import meter_words, rate_words, table
+from services.inference.http.page import rate_words, table
 
 # Cards of any origin are shown here: no script runs, and nothing is loaded.
 _CSP = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -96,7 +96,7 @@ def _facts(model: catalog_pb2.Model, prices: Sequence[billing_pb2.Price]) -> lis
         ("why not", model.usability_detail),
         (
             "price",
-            ", ".join(f"{meter_words(rate.meter)} {rate_words(rate)}" for price in prices for rate in price.rates),
+            ", ".join(rate_words(rate) for price in prices for rate in price.rates),
         ),
         ("licence", model.license.id),
         ("does", ", ".join(model.inference_tasks)),

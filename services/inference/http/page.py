@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from string import Template
@@ -27,6 +27,12 @@ _CSP = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline
 _AWAY = "<p class=away>{} does not answer now; `modelyard status` says why.</p>"
 _ASK_S_MAX = 5.0
 _CORE_HOUR_MS = 3_600_000
+# What a price is for, in the words that people buy by.
+_PER = {
+    (money_pb2.METER_INPUT_TOKENS, 1_000_000): "1M input tokens",
+    (money_pb2.METER_OUTPUT_TOKENS, 1_000_000): "1M output tokens",
+    (money_pb2.METER_AUDIO_MILLISECONDS, 60_000): "minute of audio",
+}
 
 
 class Page:
@@ -99,14 +105,11 @@ class Page:
                 f"{model.display_name}\n{_short(model.name)}\nmodels/{_short(model.name)}",
                 model.summary,
                 model.license.id,
-                *(
-                    rate_words((rates or {}).get(model.name, {}).get(meter))
-                    for meter in (money_pb2.METER_INPUT_TOKENS, money_pb2.METER_OUTPUT_TOKENS)
-                ),
+                _prices((rates or {}).get(model.name, {})),
             )
             for model in answer.models
         ]
-        listed = table(("model", "what it does", "licence", "input#", "output#"), rows)
+        listed = table(("model", "what it does", "licence", "price"), rows)
         return listed if rates is not None else _AWAY.format("Billing") + listed
 
     async def _types(self, rates: dict[str, dict[int, money_pb2.Rate]] | None) -> str:
@@ -169,7 +172,12 @@ def rate_words(rate: money_pb2.Rate | None) -> str:
         return "–"
     if rate.meter == money_pb2.METER_CORE_MILLISECONDS:
         return _hourly(rate)[1]
-    return f"{rate.amount} {rate.currency} / {rate.per:,} tokens".replace("1,000,000", "1M")
+    return f"{rate.amount} {rate.currency} / {_PER.get((rate.meter, rate.per)) or f'{rate.per:,} {meter_words(rate.meter)}'}"
+
+
+def _prices(rates: Mapping[int, money_pb2.Rate]) -> str:
+    """Every rate of a model."""
+    return ", ".join(rate_words(rates[meter]) for meter in sorted(rates)) or "–"
 
 
 def _hourly(rate: money_pb2.Rate | None) -> tuple[str, str]:

@@ -371,6 +371,10 @@ def _resolve(done: asyncio.Future[None] | None, error: Exception | None) -> None
 
 def _progress_frame(seq: int, counts: Counts) -> bytes:
     progress = journal_pb2.JournalProgress(
-        journal_seq=seq, input_tokens=counts.input_tokens, output_tokens=counts.output_tokens
+        journal_seq=seq,
+        input_tokens=counts.input_tokens,
+        output_tokens=counts.output_tokens,
+        audio_milliseconds=counts.audio_milliseconds,
+        images=counts.images,
     )
     return encode_frame(journal_pb2.JournalFrame(progress=progress))

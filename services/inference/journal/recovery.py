@@ -61,7 +61,9 @@ def recover(folder: Path) -> Recovered:
                 found.last_seq = max(found.last_seq, frame.opened.journal_seq)
             elif step == "progress":
                 progress = frame.progress
-                counts[progress.journal_seq] = Counts(progress.input_tokens, progress.output_tokens)
+                counts[progress.journal_seq] = Counts(
+                    progress.input_tokens, progress.output_tokens, progress.audio_milliseconds, progress.images
+                )
             elif step == "settled":
                 found.settled[frame.settled.journal_seq] = frame.settled
                 opened.pop(frame.settled.journal_seq, None)
@@ -100,3 +102,9 @@ def settle_record(record: usage_pb2.UsageRecord, outcome: Outcome, counts: Count
         (money_pb2.METER_REQUESTS, answered),
     ):
         record.quantities.add(meter=meter, value=value)
+    for meter, value in (
+        (money_pb2.METER_AUDIO_MILLISECONDS, counts.audio_milliseconds),
+        (money_pb2.METER_IMAGES, counts.images),
+    ):
+        if value:
+            record.quantities.add(meter=meter, value=value)

@@ -20,7 +20,9 @@ from chassis.access.policy import Metadata
 from chassis.paging import page_size, page_token_decode, page_token_encode
 from services.inference.access.keys import KeyDirectory
 from services.inference.domain.calls import Message, Sampling
+from services.inference.domain.media import TOP_K_DEFAULT, Listening
 from services.inference.usecases.calls import Calls
+from services.inference.usecases.media import classify_images, transcribe
 
 Context = Any
 
@@ -102,6 +104,53 @@ class InferenceServicer(KeyedServicer, inference_pb2_grpc.InferenceServiceServic
                 inference_pb2.Embedding(values=struct.unpack(f"<{len(row) // 4}f", row)) for row in embedded.rows
             ],
             usage=inference_pb2.Usage(input_tokens=embedded.input_tokens),
+        )
+
+    async def Transcribe(
+        self, request: inference_pb2.TranscribeRequest, context: Context
+    ) -> inference_pb2.TranscribeResponse:
+        listening = Listening(
+            language=request.language,
+            prompt=request.prompt,
+            temperature=request.temperature if request.HasField("temperature") else None,
+        )
+        transcribed = await transcribe(self._calls, self.key(), request.model, request.audio, listening)
+        return inference_pb2.TranscribeResponse(
+            id=transcribed.id,
+            text=transcribed.text,
+            segments=[
+                inference_pb2.TranscriptSegment(
+                    start_s=segment.start,
+                    end_s=segment.end,
+                    text=segment.text,
+                    avg_logprob=segment.avg_logprob,
+                    no_speech_prob=segment.no_speech_prob,
+                )
+                for segment in transcribed.segments
+            ],
+            usage=inference_pb2.Usage(audio_milliseconds=transcribed.audio_milliseconds),
+        )
+
+    async def ClassifyImages(
+        self, request: inference_pb2.ClassifyImagesRequest, context: Context
+    ) -> inference_pb2.ClassifyImagesResponse:
+        classified = await classify_images(
+            self._calls,
+            self.key(),
+            request.model,
+            list(request.images),
+            # 0 is proto3's "not set"; a negative value is refused by the domain.
+            top_k=request.top_k or TOP_K_DEFAULT,
+        )
+        return inference_pb2.ClassifyImagesResponse(
+            id=classified.id,
+            classifications=[
+                inference_pb2.ImageClassification(
+                    labels=[inference_pb2.ImageLabel(label=one.label, score=one.score) for one in labels]
+                )
+                for labels in classified.labels
+            ],
+            usage=inference_pb2.Usage(images=classified.images),
         )
 
 

@@ -19,7 +19,7 @@ from chassis.telemetry import get_logger, request_id, span, traceparent
 from chassis.timestamps import timestamp
 from services.inference.access.routes import Destination, RouteDirectory
 from services.inference.backends.provider import ProviderBackend
-from services.inference.backends.triton import EMBED_ROWS_MAX, TritonBackend, named_outputs
+from services.inference.backends.triton import EMBED_ROWS_MAX, TritonBackend, named_outputs, sum_of
 from services.inference.domain.calls import (
     INPUTS_MAX,
     Message,
@@ -29,7 +29,6 @@ from services.inference.domain.calls import (
     check_sampling,
 )
 from services.inference.domain.errors import (
-    ContentFiltered,
     EngineTimeout,
     RawTensorsOnServerless,
     RequestInvalid,
@@ -42,6 +41,7 @@ from services.inference.journal.journal import Entry, Journal
 from services.inference.usecases.generation import Generation
 from services.inference.usecases.instances import ask_one, stream_from_one
 from services.inference.usecases.measures import CallMeasure
+from services.inference.usecases.whole import WholeCall
 
 log = get_logger(__name__)
 
@@ -94,7 +94,7 @@ class Calls:
         """
         check_messages(messages)
         check_sampling(sampling)
-        destination = self._find(key, model, catalog_pb2.TASK_CHAT_COMPLETION, "chat completions")
+        destination = self.find(key, model, catalog_pb2.TASK_CHAT_COMPLETION, "chat completions")
         deployment = destination.deployment
         if deployment.HasField("provider"):
             return Generation(
@@ -132,70 +132,30 @@ class Calls:
             Problem: refused, or failed and recorded at zero.
         """
         check_inputs(inputs)
-        destination = self._find(key, model, catalog_pb2.TASK_EMBEDDINGS, "embeddings")
+        destination = self.find(key, model, catalog_pb2.TASK_EMBEDDINGS, "embeddings")
         deployment = destination.deployment
         width = deployment.serving.embedding_dimensions
         if dimensions not in (None, width) and not deployment.HasField("provider"):
             raise RequestInvalid(f"dimensions is {dimensions}; the model gives {width}", field="dimensions")
-        measure = CallMeasure("embeddings", deployment)
-        with span("embeddings", measure.attributes):
-            return await self._embed_all(destination, self.open_with(key, destination), inputs, dimensions, measure)
+        call = WholeCall(self, key, destination, "embeddings")
+        rows_max = INPUTS_MAX if deployment.HasField("provider") else EMBED_ROWS_MAX
 
-    async def _embed_all(
-        self,
-        destination: Destination,
-        entry: Entry,
-        inputs: Sequence[str],
-        dimensions: int | None,
-        measure: CallMeasure,
-    ) -> Answered:
-        outcome: Outcome | None = None
-        # Parts are read one after the other; the answer leaves as a whole.
-        read, rows, instance_uid = Counts(), list[bytes](), ""
-        rows_max = INPUTS_MAX if destination.deployment.HasField("provider") else EMBED_ROWS_MAX
-        limit = asyncio.timeout(self.limits.call_s_max)
-        try:
-            async with limit:
-                for start in range(0, len(inputs), rows_max):
-                    texts = inputs[start : start + rows_max]
-                    part, instance_uid = await self._embed(destination, entry, texts, dimensions)
-                    read = Counts(read.input_tokens + part.input_tokens, 0)
-                    rows += part.rows
-                await entry.opened
-            outcome = Outcome.COMPLETED
-        except TimeoutError:
-            outcome = Outcome.TIMED_OUT if read.input_tokens else Outcome.FAILED
-            raise EngineTimeout(f"the call took longer than {self.limits.call_s_max:g} s; send fewer texts") from None
-        except EngineTimeout:
-            outcome = Outcome.TIMED_OUT if read.input_tokens else Outcome.FAILED
-            raise
-        except ContentFiltered as filtered:
-            read = filtered.read
-            outcome = Outcome.COMPLETED if read.input_tokens else Outcome.FAILED
-            raise
-        except Problem:
-            outcome = Outcome.FAILED
-            raise
-        finally:
-            outcome = outcome or self.outcome_of_cut(limit, Counts())
-            usage = billed(outcome, read, Counts())
-            durable = entry.settle(outcome, usage)
-            measure.settled(outcome, usage, entry.record.id)
-        await durable
-        return Answered(entry.record.id, rows, read.input_tokens, instance_uid)
+        async def answer() -> Answered:
+            rows: list[bytes] = []
+            # Parts are read one after the other; the answer leaves as a whole.
+            for start in range(0, len(inputs), rows_max):
+                part = await self._embed(call, inputs[start : start + rows_max], dimensions)
+                call.read += Counts(input_tokens=part.input_tokens)
+                rows += part.rows
+            return Answered(call.id, rows, call.read.input_tokens, call.instance_uid)
 
-    async def _embed(
-        self, destination: Destination, entry: Entry, inputs: Sequence[str], dimensions: int | None
-    ) -> tuple[Embedded, str]:
-        """The vectors, and the uid of the instance that made them; empty where a provider did."""
-        deployment, record_id = destination.deployment, entry.record.id
+        return await call.run(answer, ask_for_less="send fewer texts")
+
+    async def _embed(self, call: WholeCall, texts: Sequence[str], dimensions: int | None) -> Embedded:
+        deployment = call.destination.deployment
         if deployment.HasField("provider"):
-            return await self.providers.embed(deployment.provider, record_id, inputs, dimensions), ""
-
-        async def ask(target: routes_pb2.RouteTarget) -> tuple[Embedded, str]:
-            return await self.backend.embed(target, record_id, inputs), target.instance_uid
-
-        return await ask_one(self.backend, destination, ask)
+            return await self.providers.embed(deployment.provider, call.id, texts, dimensions)
+        return await call.ask(lambda target: self.backend.embed(target, call.id, texts))
 
     async def infer(
         self, key: routes_pb2.KeyAccess, request: service_pb2.ModelInferRequest
@@ -363,7 +323,16 @@ class Calls:
             urgent=urgent,
         )
 
-    def _find(self, key: routes_pb2.KeyAccess, model: str, task: catalog_pb2.Task.ValueType, said: str) -> Destination:
+    def find(self, key: routes_pb2.KeyAccess, model: str, task: catalog_pb2.Task.ValueType, said: str) -> Destination:
+        """Where a call goes that only models of one task answer.
+
+        Args:
+            said: The task in words.
+
+        Raises:
+            TaskNotSupported: the model does something else.
+            Problem: the key may not call it, or nothing answers there now.
+        """
         destination = self.routes.find(key, model)
         if task not in destination.deployment.tasks:
             raise TaskNotSupported(f"the model behind {model!r} does not answer {said}", field="model")
@@ -371,9 +340,13 @@ class Calls:
 
 
 def _counted(response: service_pb2.ModelInferResponse, counts: Counts) -> Counts:
-    """Tokens that a raw response tells; engines tell them where the caller asked for them."""
+    """What a raw response tells of its use; text engines tell it where the caller asked for it."""
     outputs = named_outputs(response)
     read = outputs.get("num_input_tokens") or outputs.get("NUM_INPUT_TOKENS") or b""
-    said = sum(int.from_bytes(read[start : start + 4], "little") for start in range(0, len(read), 4))
-    produced = int.from_bytes(outputs.get("num_output_tokens", b""), "little")
-    return Counts(said or counts.input_tokens, counts.output_tokens + produced)
+    said = sum_of(read, 4)
+    return Counts(
+        said or counts.input_tokens,
+        counts.output_tokens + sum_of(outputs.get("num_output_tokens", b""), 4),
+        counts.audio_milliseconds + sum_of(outputs.get("AUDIO_MILLISECONDS", b""), 8),
+        counts.images + sum_of(outputs.get("NUM_IMAGES", b""), 4),
+    )

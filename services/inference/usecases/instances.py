@@ -9,7 +9,8 @@ from typing import TypeVar
 from modelyard.deploy.v1 import routes_pb2
 
 from services.inference.access.routes import Destination, unreached
-from services.inference.backends.triton import NothingRead, TritonBackend
+from services.inference.backends.triton import TritonBackend
+from services.inference.backends.words import NothingRead
 from services.inference.domain.errors import EngineBusy
 
 Answer = TypeVar("Answer")

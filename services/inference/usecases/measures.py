@@ -69,6 +69,8 @@ class CallMeasure:
                 "gen_ai.response.id": record_id,
                 "gen_ai.usage.input_tokens": billed.input_tokens,
                 "gen_ai.usage.output_tokens": billed.output_tokens,
+                "modelyard.usage.audio_milliseconds": billed.audio_milliseconds,
+                "modelyard.usage.images": billed.images,
                 "modelyard.outcome": outcome.name,
             }
         )

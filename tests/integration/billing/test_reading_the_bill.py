@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from sqlalchemy import delete, insert, update
@@ -11,7 +12,7 @@ from sqlalchemy import delete, insert, update
 from chassis.database import Database
 from chassis.errors import PageTokenInvalid
 from chassis.paging import page_token_encode
-from services.billing.domain.bill import Line
+from services.billing.domain.bill import Line, arithmetic
 from services.billing.domain.errors import LineNotFound, PeriodInvalid
 from services.billing.domain.meters import Meter
 from services.billing.storage import reads
@@ -29,6 +30,7 @@ from tests.integration.billing.build import (
     ledger_with_prices,
     observe,
     release,
+    tokens_price,
     usage,
 )
 
@@ -68,6 +70,29 @@ async def test_a_line_is_one_rate_and_one_sum(make_database: DatabaseFactory, cl
         (Meter.OUTPUT_TOKENS, "k2", 3, "0.000002"),
     ]
     assert str(bill.total) == "0.000015"
+
+
+@pytest.mark.parametrize(
+    ("meter", "amount", "quantity", "owed", "said"),
+    [
+        (Meter.AUDIO_MILLISECONDS, "0.006", 8_470, "0.000847", "8470 audio-milliseconds x 0.006 USD / 60000"),
+        (Meter.IMAGES, "0.15", 3, "0.000450", "3 images x 0.15 USD / 1000"),
+    ],
+)
+async def test_audio_and_images_are_lines_of_their_own(
+    make_database: DatabaseFactory, clock: ManualClock, meter: Meter, amount: str, quantity: int, owed: str, said: str
+) -> None:
+    """In their own unit, down to the record and the arithmetic, and the records agree with the rollups."""
+    price = replace(tokens_price(), amounts={meter: Decimal(amount)})
+    database = await ledger_with_prices(make_database, price)
+    await post_usage(database, clock, [usage(quantities=((Meter.REQUESTS, 1), (meter, quantity)))])
+    bill = await get_bill(database, clock, PROJECT, "")
+    (line,) = bill.lines
+    assert (line.key.meter, line.sum.quantity, str(line.amount)) == (meter, quantity, owed)
+    assert bill.unrated == {Meter.REQUESTS: 1}
+    assert arithmetic(line).startswith(said)
+    assert [event.quantity for event in await explained(database, clock, line)] == [quantity]
+    assert await differences(database, clock) == []
 
 
 async def test_a_bill_holds_one_projects_usage(make_database: DatabaseFactory, clock: ManualClock) -> None:

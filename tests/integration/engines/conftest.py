@@ -38,6 +38,35 @@ async def embedding_engine(engine_provider: LocalProvider) -> AsyncIterator[Engi
     await client.close()
 
 
+async def started(provider: LocalProvider, engine: str, **parameters: str) -> EngineClient:
+    await provider.launch(instance_spec(engine, f"{engine}-engine", **parameters))
+    return EngineClient(await wait_for_state(provider, f"{engine}-engine", InstanceState.READY))
+
+
+@pytest_asyncio.fixture(scope="session")
+async def speech_engine(engine_provider: LocalProvider) -> AsyncIterator[EngineClient]:
+    """Whisper tiny.en for up to 100 seconds; one file at a time, and two more may wait."""
+    client = await started(engine_provider, "whisper", seconds_max="100", slots="1", waiting_max="2")
+    yield client
+    await client.close()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def image_engine(engine_provider: LocalProvider) -> AsyncIterator[EngineClient]:
+    """Text image orientation, for images of up to a million pixels."""
+    client = await started(engine_provider, "images", pixels_max="1000000")
+    yield client
+    await client.close()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def word_engine(engine_provider: LocalProvider) -> AsyncIterator[EngineClient]:
+    """WordLlama, for texts of up to 64 tokens."""
+    client = await started(engine_provider, "wordvectors", context_tokens="64")
+    yield client
+    await client.close()
+
+
 @pytest.fixture
 def text_token_log(text_engine: EngineClient) -> Path:
     return Path(text_engine.view.handle["folder"]) / "tokens.jsonl"

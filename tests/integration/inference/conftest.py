@@ -20,6 +20,7 @@ from tests.infra.data_path import DataPath, a_deployment, running_data_path
 from tests.infra.instances import instance_spec, local_provider, local_settings, wait_for_state
 
 CHAT, EMBED = catalog_pb2.TASK_CHAT_COMPLETION, catalog_pb2.TASK_EMBEDDINGS
+HEAR, LOOK = catalog_pb2.TASK_TRANSCRIPTION, catalog_pb2.TASK_IMAGE_CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Instances:
     text: InstanceView
     vectors: InstanceView
     echo: InstanceView
+
+
+@dataclass(frozen=True)
+class MediaInstances:
+    """What answers: Whisper tiny.en for up to 100 seconds, and text image orientation."""
+
+    speech: InstanceView
+    images: InstanceView
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -46,6 +55,20 @@ async def instances(inference_provider: LocalProvider) -> Instances:
     return Instances(
         *[await wait_for_state(provider, name, InstanceState.READY) for name in ("text", "vectors", "echo")]
     )
+
+
+@pytest_asyncio.fixture(scope="session")
+async def media_instances(inference_provider: LocalProvider, data_path: DataPath) -> MediaInstances:
+    """Behind the endpoints `speech` and `pages`, serverless, and `own-speech` and `own-pages`, managed."""
+    await inference_provider.launch(instance_spec("whisper", "speech", seconds_max="100"))
+    await inference_provider.launch(instance_spec("images", "images"))
+    speech, images = [
+        await wait_for_state(inference_provider, name, InstanceState.READY) for name in ("speech", "images")
+    ]
+    for prefix, serverless in (("", True), ("own-", False)):
+        await data_path.put_route(f"{prefix}speech", a_deployment("main", speech, HEAR), serverless=serverless)
+        await data_path.put_route(f"{prefix}pages", a_deployment("main", images, LOOK), serverless=serverless)
+    return MediaInstances(speech, images)
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -14,7 +15,7 @@ from chassis.clock import time_from_us
 from services.billing.domain.bill import AMOUNT_PLACES, LineKey, Sum, charge_line, total
 from services.billing.domain.meters import CALL_METERS, Meter
 from services.billing.domain.periods import period_of, posting_period
-from services.billing.domain.prices import TOKENS_PER_PRICE, OfferKind, Price
+from services.billing.domain.prices import UNITS_PER_PRICE, OfferKind, Price
 from services.billing.domain.usage import UsageFact, contiguous, digest
 from services.billing.domain.windows import HOUR_MS, Life, cut
 from services.billing.events.consumed import usage_from_proto
@@ -58,11 +59,13 @@ def test_a_line_does_not_depend_on_how_usage_was_split(amount: Decimal, parts: l
     assert sum((charge_line(KEY, rate, Sum(part, 0, 1)).exact for part in parts), Fraction(0)) == whole.exact
 
 
-@given(amounts, quantities)
-def test_a_charge_is_the_price_of_a_million_by_the_part(amount: Decimal, quantity: int) -> None:
-    """Exactly, and off by half of the last place at most once rounded."""
-    line = charge_line(KEY, price_of(amount).rate(Meter.INPUT_TOKENS), Sum(quantity, 0, 1))
-    assert line.exact * TOKENS_PER_PRICE == Fraction(amount) * quantity
+@given(amounts, quantities, st.sampled_from(sorted(UNITS_PER_PRICE)))
+def test_a_charge_is_the_price_by_the_part(amount: Decimal, quantity: int, meter: Meter) -> None:
+    """Of a million tokens, a minute of audio, a thousand images: exactly, and off by half of the last place at most
+    once rounded."""
+    price = Price("p", "r", OfferKind.SERVERLESS, "USD", {meter: amount}, 0, datetime.now(UTC), "s")
+    line = charge_line(replace(KEY, meter=meter), price.rate(meter), Sum(quantity, 0, 1))
+    assert line.exact * UNITS_PER_PRICE[meter] == Fraction(amount) * quantity
     assert abs(Fraction(line.amount) - line.exact) * 2 <= Fraction(1, 10**AMOUNT_PLACES)
 
 

@@ -46,6 +46,20 @@ def test_a_list_says_exact_rates(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("field", "meter", "per"),
+    [("per_audio_minute", Meter.AUDIO_MILLISECONDS, 60_000), ("per_thousand_images", Meter.IMAGES, 1_000)],
+)
+def test_audio_and_images_have_a_rate_in_their_own_unit(path: Path, field: str, meter: Meter, per: int) -> None:
+    """A minute of audio is 60,000 of its whole unit; images are priced by the thousand."""
+    path.write_text(
+        LIST.replace("per_million_input_tokens", field).replace('    per_million_output_tokens: "0.15"\n', "")
+    )
+    price, _ = read_price_list(path)
+    rate = price.rate(meter)
+    assert (str(rate.amount), rate.per, rate.unit) == ("0.0375", per, meter.unit)
+
+
+@pytest.mark.parametrize(
     ("written", "instead", "named"),
     [
         ('"0.0375"', "0.0375", "per_million_input_tokens"),

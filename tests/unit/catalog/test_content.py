@@ -163,7 +163,7 @@ def an_artifact(folder: Path, **changes: Any) -> Any:
 
 def test_an_artifact_is_found_in_its_wheel(tmp_path: Path) -> None:
     """By the wheel's own record, with the digest the catalog states."""
-    assert sha256_of(locate(an_artifact(tmp_path))) == ARTIFACT["sha256"]
+    assert sha256_of(locate(an_artifact(tmp_path), None)) == ARTIFACT["sha256"]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_an_artifact_is_found_in_its_wheel(tmp_path: Path) -> None:
 def test_an_artifact_that_is_not_there_says_the_way_out(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     """What is missing, and how it comes."""
     with pytest.raises(ArtifactMissing, match=r"install|no file") as missing:
-        locate(an_artifact(tmp_path, **changes))
+        locate(an_artifact(tmp_path, **changes), None)
     assert said in str(missing.value)
 
 

@@ -64,4 +64,4 @@ def test_a_missing_artifact_is_named(tmp_path: Path) -> None:
 
 
 def test_the_engines_there_are() -> None:
-    assert engines() == ["llamacpp", "noop", "onnx", "safetensors"]
+    assert engines() == ["images", "llamacpp", "noop", "onnx", "safetensors", "whisper", "wordvectors"]

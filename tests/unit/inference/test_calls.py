@@ -13,7 +13,7 @@ import pytest
 from modelyard.type.v1 import money_pb2, usage_pb2
 from tritonclient.grpc import service_pb2
 
-from services.inference.backends.triton import NothingRead
+from services.inference.backends.words import NothingRead
 from services.inference.domain.calls import Message, Sampling
 from services.inference.domain.errors import (
     EngineFailed,

@@ -11,7 +11,7 @@ import pytest
 from modelyard.deploy.v1 import routes_pb2
 from tritonclient.grpc import service_pb2
 
-from services.inference.backends.triton import NothingRead
+from services.inference.backends.words import NothingRead
 from services.inference.domain.calls import Message, Sampling
 from services.inference.domain.errors import EngineBusy, NoReadyInstance
 from tests.unit.inference.build import a_deployment, a_piece, a_route, calls_with

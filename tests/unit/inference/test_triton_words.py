@@ -10,14 +10,12 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from services.inference.backends.triton import (
-    NothingRead,
     TritonBackend,
-    _problem_of_code,
-    _refusal,
     add_bytes,
     named_outputs,
     read_bytes,
 )
+from services.inference.backends.words import NothingRead, problem_of_code, refusal
 from services.inference.domain.errors import EngineBusy, EngineFailed, EngineTimeout, PromptTooLong, RequestInvalid
 from services.inference.domain.output import Piece
 from tests.unit.inference.build import a_deployment
@@ -35,7 +33,7 @@ from tests.unit.inference.build import a_deployment
     ],
 )
 def test_an_engines_refusal_is_said_in_our_words(said: str, kind: type[Exception], message: str) -> None:
-    problem = _refusal(said)
+    problem = refusal(said)
     assert type(problem) is kind
     with pytest.raises(kind, match=message):
         raise problem
@@ -58,7 +56,7 @@ def test_only_an_instance_that_did_not_take_the_call_may_be_replaced(
     code: grpc.StatusCode, details: str | None, kind: type[Exception]
 ) -> None:
     """Whatever else happened, it may have read the prompt."""
-    assert type(_problem_of_code(code, details)) is kind
+    assert type(problem_of_code(code, details)) is kind
 
 
 def test_bytes_tensors_round_trip() -> None:

@@ -33,7 +33,7 @@ class _OfferKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OfferKind.V
     OFFER_KIND_MANAGED: _OfferKind.ValueType  # 1
     """Core-hours of an instance type."""
     OFFER_KIND_SERVERLESS: _OfferKind.ValueType  # 2
-    """Tokens of a model version."""
+    """Use of a model version on the shared pool: tokens, audio, images."""
 
 class OfferKind(_OfferKind, metaclass=_OfferKindEnumTypeWrapper):
     """What a price is for."""
@@ -43,7 +43,7 @@ OFFER_KIND_UNSPECIFIED: OfferKind.ValueType  # 0
 OFFER_KIND_MANAGED: OfferKind.ValueType  # 1
 """Core-hours of an instance type."""
 OFFER_KIND_SERVERLESS: OfferKind.ValueType  # 2
-"""Tokens of a model version."""
+"""Use of a model version on the shared pool: tokens, audio, images."""
 Global___OfferKind: _TypeAlias = OfferKind  # noqa: Y015
 
 @_typing.final

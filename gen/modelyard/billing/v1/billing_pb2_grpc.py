@@ -94,7 +94,7 @@ class BillingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateQuote(self, request, context):
-        """Prices one unit for one project: a version's tokens, or a type's core-hour, with or without the version that is to
+        """Prices one unit for one project: use of a version, or a type's core-hour, with or without the version that is to
         run on it; never a count. Refused: PRICE_NOT_FOUND, OFFER_NOT_AVAILABLE, and with the reasons of the catalog's
         CheckModel, such as MODEL_RETIRED, POLICY_REFUSED and LICENSE_NOT_ACCEPTED.
         """

@@ -36,7 +36,7 @@ class BillingServiceStub:
     ListPrices: _grpc.UnaryUnaryMultiCallable[_billing_pb2.ListPricesRequest, _billing_pb2.ListPricesResponse]
     """Lists price versions with their rates, newest first."""
     CreateQuote: _grpc.UnaryUnaryMultiCallable[_billing_pb2.CreateQuoteRequest, _billing_pb2.Quote]
-    """Prices one unit for one project: a version's tokens, or a type's core-hour, with or without the version that is to
+    """Prices one unit for one project: use of a version, or a type's core-hour, with or without the version that is to
     run on it; never a count. Refused: PRICE_NOT_FOUND, OFFER_NOT_AVAILABLE, and with the reasons of the catalog's
     CheckModel, such as MODEL_RETIRED, POLICY_REFUSED and LICENSE_NOT_ACCEPTED.
     """
@@ -67,7 +67,7 @@ class BillingServiceAsyncStub(BillingServiceStub):
     ListPrices: _aio.UnaryUnaryMultiCallable[_billing_pb2.ListPricesRequest, _billing_pb2.ListPricesResponse]  # type: ignore[assignment]
     """Lists price versions with their rates, newest first."""
     CreateQuote: _aio.UnaryUnaryMultiCallable[_billing_pb2.CreateQuoteRequest, _billing_pb2.Quote]  # type: ignore[assignment]
-    """Prices one unit for one project: a version's tokens, or a type's core-hour, with or without the version that is to
+    """Prices one unit for one project: use of a version, or a type's core-hour, with or without the version that is to
     run on it; never a count. Refused: PRICE_NOT_FOUND, OFFER_NOT_AVAILABLE, and with the reasons of the catalog's
     CheckModel, such as MODEL_RETIRED, POLICY_REFUSED and LICENSE_NOT_ACCEPTED.
     """
@@ -107,7 +107,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_pb2.CreateQuoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_pb2.Quote, _abc.Awaitable[_billing_pb2.Quote]]:
-        """Prices one unit for one project: a version's tokens, or a type's core-hour, with or without the version that is to
+        """Prices one unit for one project: use of a version, or a type's core-hour, with or without the version that is to
         run on it; never a count. Refused: PRICE_NOT_FOUND, OFFER_NOT_AVAILABLE, and with the reasons of the catalog's
         CheckModel, such as MODEL_RETIRED, POLICY_REFUSED and LICENSE_NOT_ACCEPTED.
         """

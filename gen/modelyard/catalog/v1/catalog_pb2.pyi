@@ -64,7 +64,7 @@ class _DeploymentOptionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Depl
     DEPLOYMENT_OPTION_MANAGED: _DeploymentOption.ValueType  # 1
     """On instances of one's own, billed per core-hour."""
     DEPLOYMENT_OPTION_SERVERLESS: _DeploymentOption.ValueType  # 2
-    """On the shared pool, billed per token."""
+    """On the shared pool, billed per token, per minute of audio, or per image."""
 
 class DeploymentOption(_DeploymentOption, metaclass=_DeploymentOptionEnumTypeWrapper):
     """The two ways to deploy."""
@@ -74,7 +74,7 @@ DEPLOYMENT_OPTION_UNSPECIFIED: DeploymentOption.ValueType  # 0
 DEPLOYMENT_OPTION_MANAGED: DeploymentOption.ValueType  # 1
 """On instances of one's own, billed per core-hour."""
 DEPLOYMENT_OPTION_SERVERLESS: DeploymentOption.ValueType  # 2
-"""On the shared pool, billed per token."""
+"""On the shared pool, billed per token, per minute of audio, or per image."""
 Global___DeploymentOption: _TypeAlias = DeploymentOption  # noqa: Y015
 
 class _Usability:
@@ -91,6 +91,8 @@ class _UsabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Usability.V
     """Needs hardware that this platform does not have."""
     USABILITY_NEEDS_PROVIDER_CREDENTIAL: _Usability.ValueType  # 3
     """Needs a credential at the provider."""
+    USABILITY_NEEDS_INSTALL: _Usability.ValueType  # 4
+    """Runs here once its files are installed; `usability_detail` has the command."""
 
 class Usability(_Usability, metaclass=_UsabilityEnumTypeWrapper):
     """What it takes to use a model on this platform."""
@@ -103,6 +105,8 @@ USABILITY_NEEDS_HARDWARE: Usability.ValueType  # 2
 """Needs hardware that this platform does not have."""
 USABILITY_NEEDS_PROVIDER_CREDENTIAL: Usability.ValueType  # 3
 """Needs a credential at the provider."""
+USABILITY_NEEDS_INSTALL: Usability.ValueType  # 4
+"""Runs here once its files are installed; `usability_detail` has the command."""
 Global___Usability: _TypeAlias = Usability  # noqa: Y015
 
 class _Task:
@@ -119,6 +123,10 @@ class _TaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Task.ValueType],
     """Continues a text."""
     TASK_EMBEDDINGS: _Task.ValueType  # 3
     """Turns texts into vectors."""
+    TASK_TRANSCRIPTION: _Task.ValueType  # 4
+    """Writes down what is said in audio."""
+    TASK_IMAGE_CLASSIFICATION: _Task.ValueType  # 5
+    """Says what an image shows, by labels."""
 
 class Task(_Task, metaclass=_TaskEnumTypeWrapper):
     """What a model does; decides which calls it answers."""
@@ -131,6 +139,10 @@ TASK_TEXT_GENERATION: Task.ValueType  # 2
 """Continues a text."""
 TASK_EMBEDDINGS: Task.ValueType  # 3
 """Turns texts into vectors."""
+TASK_TRANSCRIPTION: Task.ValueType  # 4
+"""Writes down what is said in audio."""
+TASK_IMAGE_CLASSIFICATION: Task.ValueType  # 5
+"""Says what an image shows, by labels."""
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
 class _LifecycleStage:
@@ -661,7 +673,7 @@ class Serving(_message.Message):
     EMBEDDING_DIMENSIONS_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
-    """Folder in engines/: "llamacpp" or "onnx"."""
+    """Folder in engines/, such as "llamacpp"."""
     chat_template: _builtins.str
     """Jinja template that turns chat messages into a prompt, from the model's own files; empty where it has none."""
     bos_token: _builtins.str
@@ -675,7 +687,9 @@ class Serving(_message.Message):
     embedding_dimensions: _builtins.int
     """Length of one embedding; 0 for text models."""
     context_tokens: _builtins.int
-    """Longest input plus output (text) or input (embeddings) the served configuration takes, in tokens."""
+    """Longest input plus output (text) or input (embeddings) the served configuration takes, in tokens; 0 for audio and
+    images.
+    """
     @_builtins.property
     def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Engine parameters by name, such as {"context_tokens": "2048"}."""

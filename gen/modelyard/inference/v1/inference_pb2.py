@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from modelyard.type.v1 import access_pb2 as modelyard_dot_type_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/inference/v1/inference.proto\x12\x16modelyard.inference.v1\x1a\x1emodelyard/type/v1/access.proto\"<\n\x13ListCallableRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x08\x43\x61llable\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\nserverless\x18\x03 \x01(\x08\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x03\"d\n\x14ListCallableResponse\x12\x33\n\tcallables\x18\x01 \x03(\x0b\x32 .modelyard.inference.v1.Callable\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xe3\x01\n\x15\x43hatCompletionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x35\n\x08messages\x18\x02 \x03(\x0b\x32#.modelyard.inference.v1.ChatMessage\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\x12\x18\n\x0btemperature\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x07 \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"4\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\"w\n\x16\x43hatCompletionResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.modelyard.inference.v1.Usage\"-\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\t\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x80\x01\n\rEmbedResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x35\n\nembeddings\x18\x02 \x03(\x0b\x32!.modelyard.inference.v1.Embedding\x12,\n\x05usage\x18\x03 \x01(\x0b\x32\x1d.modelyard.inference.v1.Usage2\xde\x02\n\x10InferenceService\x12q\n\x0cListCallable\x12+.modelyard.inference.v1.ListCallableRequest\x1a,.modelyard.inference.v1.ListCallableResponse\"\x06\xca\xc1\x18\x02\x08\t\x12y\n\x0e\x43hatCompletion\x12-.modelyard.inference.v1.ChatCompletionRequest\x1a..modelyard.inference.v1.ChatCompletionResponse\"\x06\xca\xc1\x18\x02\x08\t0\x01\x12\\\n\x05\x45mbed\x12$.modelyard.inference.v1.EmbedRequest\x1a%.modelyard.inference.v1.EmbedResponse\"\x06\xca\xc1\x18\x02\x08\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&modelyard/inference/v1/inference.proto\x12\x16modelyard.inference.v1\x1a\x1emodelyard/type/v1/access.proto\"<\n\x13ListCallableRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x08\x43\x61llable\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\nserverless\x18\x03 \x01(\x08\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x03\"d\n\x14ListCallableResponse\x12\x33\n\tcallables\x18\x01 \x03(\x0b\x32 .modelyard.inference.v1.Callable\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xe3\x01\n\x15\x43hatCompletionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x35\n\x08messages\x18\x02 \x03(\x0b\x32#.modelyard.inference.v1.ChatMessage\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\x12\x18\n\x0btemperature\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x07 \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"`\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x15\n\routput_tokens\x18\x02 \x01(\x03\x12\x1a\n\x12\x61udio_milliseconds\x18\x03 \x01(\x03\x12\x0e\n\x06images\x18\x04 \x01(\x03\"w\n\x16\x43hatCompletionResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x15\n\rfinish_reason\x18\x03 \x01(\t\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.modelyard.inference.v1.Usage\"-\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\t\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x80\x01\n\rEmbedResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x35\n\nembeddings\x18\x02 \x03(\x0b\x32!.modelyard.inference.v1.Embedding\x12,\n\x05usage\x18\x03 \x01(\x0b\x32\x1d.modelyard.inference.v1.Usage\"}\n\x11TranscribeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61udio\x18\x02 \x01(\x0c\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\x18\n\x0btemperature\x18\x05 \x01(\x02H\x00\x88\x01\x01\x42\x0e\n\x0c_temperature\"n\n\x11TranscriptSegment\x12\x0f\n\x07start_s\x18\x01 \x01(\x01\x12\r\n\x05\x65nd_s\x18\x02 \x01(\x01\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x13\n\x0b\x61vg_logprob\x18\x04 \x01(\x01\x12\x16\n\x0eno_speech_prob\x18\x05 \x01(\x01\"\x99\x01\n\x12TranscribeResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12;\n\x08segments\x18\x03 \x03(\x0b\x32).modelyard.inference.v1.TranscriptSegment\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.modelyard.inference.v1.Usage\"E\n\x15\x43lassifyImagesRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x03(\x0c\x12\r\n\x05top_k\x18\x03 \x01(\x05\"*\n\nImageLabel\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"I\n\x13ImageClassification\x12\x32\n\x06labels\x18\x01 \x03(\x0b\x32\".modelyard.inference.v1.ImageLabel\"\x98\x01\n\x16\x43lassifyImagesResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x44\n\x0f\x63lassifications\x18\x02 \x03(\x0b\x32+.modelyard.inference.v1.ImageClassification\x12,\n\x05usage\x18\x03 \x01(\x0b\x32\x1d.modelyard.inference.v1.Usage2\xc4\x04\n\x10InferenceService\x12q\n\x0cListCallable\x12+.modelyard.inference.v1.ListCallableRequest\x1a,.modelyard.inference.v1.ListCallableResponse\"\x06\xca\xc1\x18\x02\x08\t\x12y\n\x0e\x43hatCompletion\x12-.modelyard.inference.v1.ChatCompletionRequest\x1a..modelyard.inference.v1.ChatCompletionResponse\"\x06\xca\xc1\x18\x02\x08\t0\x01\x12\\\n\x05\x45mbed\x12$.modelyard.inference.v1.EmbedRequest\x1a%.modelyard.inference.v1.EmbedResponse\"\x06\xca\xc1\x18\x02\x08\t\x12k\n\nTranscribe\x12).modelyard.inference.v1.TranscribeRequest\x1a*.modelyard.inference.v1.TranscribeResponse\"\x06\xca\xc1\x18\x02\x08\t\x12w\n\x0e\x43lassifyImages\x12-.modelyard.inference.v1.ClassifyImagesRequest\x1a..modelyard.inference.v1.ClassifyImagesResponse\"\x06\xca\xc1\x18\x02\x08\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INFERENCESERVICE'].methods_by_name['ChatCompletion']._serialized_options = b'\312\301\030\002\010\t'
   _globals['_INFERENCESERVICE'].methods_by_name['Embed']._loaded_options = None
   _globals['_INFERENCESERVICE'].methods_by_name['Embed']._serialized_options = b'\312\301\030\002\010\t'
+  _globals['_INFERENCESERVICE'].methods_by_name['Transcribe']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['Transcribe']._serialized_options = b'\312\301\030\002\010\t'
+  _globals['_INFERENCESERVICE'].methods_by_name['ClassifyImages']._loaded_options = None
+  _globals['_INFERENCESERVICE'].methods_by_name['ClassifyImages']._serialized_options = b'\312\301\030\002\010\t'
   _globals['_LISTCALLABLEREQUEST']._serialized_start=98
   _globals['_LISTCALLABLEREQUEST']._serialized_end=158
   _globals['_CALLABLE']._serialized_start=160
@@ -49,15 +53,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATCOMPLETIONREQUEST']._serialized_start=396
   _globals['_CHATCOMPLETIONREQUEST']._serialized_end=623
   _globals['_USAGE']._serialized_start=625
-  _globals['_USAGE']._serialized_end=677
-  _globals['_CHATCOMPLETIONRESPONSE']._serialized_start=679
-  _globals['_CHATCOMPLETIONRESPONSE']._serialized_end=798
-  _globals['_EMBEDREQUEST']._serialized_start=800
-  _globals['_EMBEDREQUEST']._serialized_end=845
-  _globals['_EMBEDDING']._serialized_start=847
-  _globals['_EMBEDDING']._serialized_end=874
-  _globals['_EMBEDRESPONSE']._serialized_start=877
-  _globals['_EMBEDRESPONSE']._serialized_end=1005
-  _globals['_INFERENCESERVICE']._serialized_start=1008
-  _globals['_INFERENCESERVICE']._serialized_end=1358
+  _globals['_USAGE']._serialized_end=721
+  _globals['_CHATCOMPLETIONRESPONSE']._serialized_start=723
+  _globals['_CHATCOMPLETIONRESPONSE']._serialized_end=842
+  _globals['_EMBEDREQUEST']._serialized_start=844
+  _globals['_EMBEDREQUEST']._serialized_end=889
+  _globals['_EMBEDDING']._serialized_start=891
+  _globals['_EMBEDDING']._serialized_end=918
+  _globals['_EMBEDRESPONSE']._serialized_start=921
+  _globals['_EMBEDRESPONSE']._serialized_end=1049
+  _globals['_TRANSCRIBEREQUEST']._serialized_start=1051
+  _globals['_TRANSCRIBEREQUEST']._serialized_end=1176
+  _globals['_TRANSCRIPTSEGMENT']._serialized_start=1178
+  _globals['_TRANSCRIPTSEGMENT']._serialized_end=1288
+  _globals['_TRANSCRIBERESPONSE']._serialized_start=1291
+  _globals['_TRANSCRIBERESPONSE']._serialized_end=1444
+  _globals['_CLASSIFYIMAGESREQUEST']._serialized_start=1446
+  _globals['_CLASSIFYIMAGESREQUEST']._serialized_end=1515
+  _globals['_IMAGELABEL']._serialized_start=1517
+  _globals['_IMAGELABEL']._serialized_end=1559
+  _globals['_IMAGECLASSIFICATION']._serialized_start=1561
+  _globals['_IMAGECLASSIFICATION']._serialized_end=1634
+  _globals['_CLASSIFYIMAGESRESPONSE']._serialized_start=1637
+  _globals['_CLASSIFYIMAGESRESPONSE']._serialized_end=1789
+  _globals['_INFERENCESERVICE']._serialized_start=1792
+  _globals['_INFERENCESERVICE']._serialized_end=2372
 # @@protoc_insertion_point(module_scope)

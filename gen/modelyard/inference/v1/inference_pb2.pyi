@@ -59,7 +59,7 @@ class Callable(_message.Message):
     model_version: _builtins.str
     """Resource name of the model version behind it."""
     serverless: _builtins.bool
-    """Billed per token."""
+    """Billed by what is used (tokens, audio, images), not by core-hours."""
     created: _builtins.int
     """When the endpoint was created, seconds since 1970, UTC."""
     def __init__(
@@ -195,25 +195,33 @@ Global___ChatCompletionRequest: _TypeAlias = ChatCompletionRequest  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Tokens of one call."""
+    """What one call used, as it is recorded."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    AUDIO_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Tokens the model read."""
     output_tokens: _builtins.int
     """Tokens the model produced."""
+    audio_milliseconds: _builtins.int
+    """Length of the audio the model heard, in milliseconds; one that is not full does not count."""
+    images: _builtins.int
+    """Images the model looked at."""
     def __init__(
         self,
         *,
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
+        audio_milliseconds: _builtins.int = ...,
+        images: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_tokens", b"input_tokens", "output_tokens", b"output_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_milliseconds", b"audio_milliseconds", "images", b"images", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -340,3 +348,237 @@ class EmbedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
+
+@_typing.final
+class TranscribeRequest(_message.Message):
+    """What to transcribe."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    AUDIO_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """`ENDPOINT` or `ENDPOINT/DEPLOYMENT`."""
+    audio: _builtins.bytes
+    """A WAV, FLAC, MP3 or Ogg Vorbis file of at least 0.1 s, at most as long as the model takes; its size is bounded by the
+    largest message.
+    """
+    language: _builtins.str
+    """ISO 639-1 code of the language that is spoken; empty lets the model decide."""
+    prompt: _builtins.str
+    """Text that was said before, for spelling and style, at most 4096 characters; may be empty."""
+    temperature: _builtins.float
+    """0 to 1; unset or 0 takes the most probable words."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        audio: _builtins.bytes = ...,
+        language: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        temperature: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "temperature", b"temperature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature", b"_temperature", "audio", b"audio", "language", b"language", "model", b"model", "prompt", b"prompt", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+
+Global___TranscribeRequest: _TypeAlias = TranscribeRequest  # noqa: Y015
+
+@_typing.final
+class TranscriptSegment(_message.Message):
+    """A piece of speech."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_S_FIELD_NUMBER: _builtins.int
+    END_S_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    AVG_LOGPROB_FIELD_NUMBER: _builtins.int
+    NO_SPEECH_PROB_FIELD_NUMBER: _builtins.int
+    start_s: _builtins.float
+    """Where it begins, seconds from the beginning of the file."""
+    end_s: _builtins.float
+    """Where it ends."""
+    text: _builtins.str
+    """What is said."""
+    avg_logprob: _builtins.float
+    """Mean logarithm of the probabilities of its tokens, <= 0; nearer to 0 is surer."""
+    no_speech_prob: _builtins.float
+    """Probability that nobody speaks, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        start_s: _builtins.float = ...,
+        end_s: _builtins.float = ...,
+        text: _builtins.str = ...,
+        avg_logprob: _builtins.float = ...,
+        no_speech_prob: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_logprob", b"avg_logprob", "end_s", b"end_s", "no_speech_prob", b"no_speech_prob", "start_s", b"start_s", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TranscriptSegment: _TypeAlias = TranscriptSegment  # noqa: Y015
+
+@_typing.final
+class TranscribeResponse(_message.Message):
+    """What was said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the usage record."""
+    text: _builtins.str
+    """The whole text."""
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___TranscriptSegment]:
+        """Its pieces, in order."""
+
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """Audio milliseconds."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        text: _builtins.str = ...,
+        segments: _abc.Iterable[Global___TranscriptSegment] | None = ...,
+        usage: Global___Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "segments", b"segments", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TranscribeResponse: _TypeAlias = TranscribeResponse  # noqa: Y015
+
+@_typing.final
+class ClassifyImagesRequest(_message.Message):
+    """What to look at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """`ENDPOINT` or `ENDPOINT/DEPLOYMENT`."""
+    top_k: _builtins.int
+    """Most labels of one image, 1 to 1000; 0 means 5."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """1 to 16 JPEG, PNG or WebP files; their size is bounded by the largest message."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        images: _abc.Iterable[_builtins.bytes] | None = ...,
+        top_k: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "model", b"model", "top_k", b"top_k"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifyImagesRequest: _TypeAlias = ClassifyImagesRequest  # noqa: Y015
+
+@_typing.final
+class ImageLabel(_message.Message):
+    """One thing an image may show."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Its name, as the model's card explains it."""
+    score: _builtins.float
+    """Its probability, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageLabel: _TypeAlias = ImageLabel  # noqa: Y015
+
+@_typing.final
+class ImageClassification(_message.Message):
+    """What one image shows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageLabel]:
+        """The most probable labels, the surest first."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[Global___ImageLabel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImageClassification: _TypeAlias = ImageClassification  # noqa: Y015
+
+@_typing.final
+class ClassifyImagesResponse(_message.Message):
+    """What the images show."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CLASSIFICATIONS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of the usage record."""
+    @_builtins.property
+    def classifications(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImageClassification]:
+        """One an image, order kept."""
+
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """Images."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        classifications: _abc.Iterable[Global___ImageClassification] | None = ...,
+        usage: Global___Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classifications", b"classifications", "id", b"id", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifyImagesResponse: _TypeAlias = ClassifyImagesResponse  # noqa: Y015

@@ -51,6 +51,16 @@ class InferenceServiceStub:
                 request_serializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.Transcribe = channel.unary_unary(
+                '/modelyard.inference.v1.InferenceService/Transcribe',
+                request_serializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.TranscribeRequest.SerializeToString,
+                response_deserializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.TranscribeResponse.FromString,
+                _registered_method=True)
+        self.ClassifyImages = channel.unary_unary(
+                '/modelyard.inference.v1.InferenceService/ClassifyImages',
+                request_serializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.ClassifyImagesRequest.SerializeToString,
+                response_deserializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.ClassifyImagesResponse.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -80,6 +90,21 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Transcribe(self, request, context):
+        """Writes down what is said in an audio file. Leaving the call cancels the work, and the audio that was read is billed.
+        Refused: MEDIA_INVALID, MEDIA_TOO_LARGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClassifyImages(self, request, context):
+        """Says of each image what it shows, all or none. Refused: MEDIA_INVALID, MEDIA_TOO_LARGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -97,6 +122,16 @@ def add_InferenceServiceServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.EmbedRequest.FromString,
                     response_serializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Transcribe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Transcribe,
+                    request_deserializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.TranscribeRequest.FromString,
+                    response_serializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.TranscribeResponse.SerializeToString,
+            ),
+            'ClassifyImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClassifyImages,
+                    request_deserializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.ClassifyImagesRequest.FromString,
+                    response_serializer=modelyard_dot_inference_dot_v1_dot_inference__pb2.ClassifyImagesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -182,6 +217,60 @@ class InferenceService:
             '/modelyard.inference.v1.InferenceService/Embed',
             modelyard_dot_inference_dot_v1_dot_inference__pb2.EmbedRequest.SerializeToString,
             modelyard_dot_inference_dot_v1_dot_inference__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Transcribe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.inference.v1.InferenceService/Transcribe',
+            modelyard_dot_inference_dot_v1_dot_inference__pb2.TranscribeRequest.SerializeToString,
+            modelyard_dot_inference_dot_v1_dot_inference__pb2.TranscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/modelyard.inference.v1.InferenceService/ClassifyImages',
+            modelyard_dot_inference_dot_v1_dot_inference__pb2.ClassifyImagesRequest.SerializeToString,
+            modelyard_dot_inference_dot_v1_dot_inference__pb2.ClassifyImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,12 @@ class InferenceServiceStub:
     """
     Embed: _grpc.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]
     """Turns texts into vectors, one a text, order kept."""
+    Transcribe: _grpc.UnaryUnaryMultiCallable[_inference_pb2.TranscribeRequest, _inference_pb2.TranscribeResponse]
+    """Writes down what is said in an audio file. Leaving the call cancels the work, and the audio that was read is billed.
+    Refused: MEDIA_INVALID, MEDIA_TOO_LARGE.
+    """
+    ClassifyImages: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ClassifyImagesRequest, _inference_pb2.ClassifyImagesResponse]
+    """Says of each image what it shows, all or none. Refused: MEDIA_INVALID, MEDIA_TOO_LARGE."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -59,6 +65,12 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """
     Embed: _aio.UnaryUnaryMultiCallable[_inference_pb2.EmbedRequest, _inference_pb2.EmbedResponse]  # type: ignore[assignment]
     """Turns texts into vectors, one a text, order kept."""
+    Transcribe: _aio.UnaryUnaryMultiCallable[_inference_pb2.TranscribeRequest, _inference_pb2.TranscribeResponse]  # type: ignore[assignment]
+    """Writes down what is said in an audio file. Leaving the call cancels the work, and the audio that was read is billed.
+    Refused: MEDIA_INVALID, MEDIA_TOO_LARGE.
+    """
+    ClassifyImages: _aio.UnaryUnaryMultiCallable[_inference_pb2.ClassifyImagesRequest, _inference_pb2.ClassifyImagesResponse]  # type: ignore[assignment]
+    """Says of each image what it shows, all or none. Refused: MEDIA_INVALID, MEDIA_TOO_LARGE."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Calls to deployed models, authenticated by an inference key (`authorization: Bearer my_…`). Every call that is
@@ -90,5 +102,23 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.EmbedResponse, _abc.Awaitable[_inference_pb2.EmbedResponse]]:
         """Turns texts into vectors, one a text, order kept."""
+
+    @_abc_1.abstractmethod
+    def Transcribe(
+        self,
+        request: _inference_pb2.TranscribeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.TranscribeResponse, _abc.Awaitable[_inference_pb2.TranscribeResponse]]:
+        """Writes down what is said in an audio file. Leaving the call cancels the work, and the audio that was read is billed.
+        Refused: MEDIA_INVALID, MEDIA_TOO_LARGE.
+        """
+
+    @_abc_1.abstractmethod
+    def ClassifyImages(
+        self,
+        request: _inference_pb2.ClassifyImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_pb2.ClassifyImagesResponse, _abc.Awaitable[_inference_pb2.ClassifyImagesResponse]]:
+        """Says of each image what it shows, all or none. Refused: MEDIA_INVALID, MEDIA_TOO_LARGE."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

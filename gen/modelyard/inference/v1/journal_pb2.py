@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from modelyard.type.v1 import usage_pb2 as modelyard_dot_type_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelyard/inference/v1/journal.proto\x12\x16modelyard.inference.v1\x1a\x1dmodelyard/type/v1/usage.proto\"\xb8\x01\n\x0cJournalFrame\x12\x30\n\x06opened\x18\x01 \x01(\x0b\x32\x1e.modelyard.type.v1.UsageRecordH\x00\x12;\n\x08progress\x18\x02 \x01(\x0b\x32\'.modelyard.inference.v1.JournalProgressH\x00\x12\x31\n\x07settled\x18\x03 \x01(\x0b\x32\x1e.modelyard.type.v1.UsageRecordH\x00\x42\x06\n\x04step\"S\n\x0fJournalProgress\x12\x13\n\x0bjournal_seq\x18\x01 \x01(\x04\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x03\x12\x15\n\routput_tokens\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$modelyard/inference/v1/journal.proto\x12\x16modelyard.inference.v1\x1a\x1dmodelyard/type/v1/usage.proto\"\xb8\x01\n\x0cJournalFrame\x12\x30\n\x06opened\x18\x01 \x01(\x0b\x32\x1e.modelyard.type.v1.UsageRecordH\x00\x12;\n\x08progress\x18\x02 \x01(\x0b\x32\'.modelyard.inference.v1.JournalProgressH\x00\x12\x31\n\x07settled\x18\x03 \x01(\x0b\x32\x1e.modelyard.type.v1.UsageRecordH\x00\x42\x06\n\x04step\"\x7f\n\x0fJournalProgress\x12\x13\n\x0bjournal_seq\x18\x01 \x01(\x04\x12\x14\n\x0cinput_tokens\x18\x02 \x01(\x03\x12\x15\n\routput_tokens\x18\x03 \x01(\x03\x12\x1a\n\x12\x61udio_milliseconds\x18\x04 \x01(\x03\x12\x0e\n\x06images\x18\x05 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOURNALFRAME']._serialized_start=96
   _globals['_JOURNALFRAME']._serialized_end=280
   _globals['_JOURNALPROGRESS']._serialized_start=282
-  _globals['_JOURNALPROGRESS']._serialized_end=365
+  _globals['_JOURNALPROGRESS']._serialized_end=409
 # @@protoc_insertion_point(module_scope)

@@ -64,22 +64,30 @@ class JournalProgress(_message.Message):
     JOURNAL_SEQ_FIELD_NUMBER: _builtins.int
     INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    AUDIO_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     journal_seq: _builtins.int
     """Sequence of the call in its journal."""
     input_tokens: _builtins.int
     """Tokens the model read."""
     output_tokens: _builtins.int
     """Tokens delivered to the client."""
+    audio_milliseconds: _builtins.int
+    """Audio whose text was delivered to the client, in milliseconds."""
+    images: _builtins.int
+    """Images whose labels were delivered to the client."""
     def __init__(
         self,
         *,
         journal_seq: _builtins.int = ...,
         input_tokens: _builtins.int = ...,
         output_tokens: _builtins.int = ...,
+        audio_milliseconds: _builtins.int = ...,
+        images: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_tokens", b"input_tokens", "journal_seq", b"journal_seq", "output_tokens", b"output_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_milliseconds", b"audio_milliseconds", "images", b"images", "input_tokens", b"input_tokens", "journal_seq", b"journal_seq", "output_tokens", b"output_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodelyard/type/v1/money.proto\x12\x11modelyard.type.v1\"B\n\x08Quantity\x12\'\n\x05meter\x18\x01 \x01(\x0e\x32\x18.modelyard.type.v1.Meter\x12\r\n\x05value\x18\x02 \x01(\x03\"^\n\x04Rate\x12\'\n\x05meter\x18\x01 \x01(\x0e\x32\x18.modelyard.type.v1.Meter\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x0b\n\x03per\x18\x04 \x01(\x03*\x80\x01\n\x05Meter\x12\x15\n\x11METER_UNSPECIFIED\x10\x00\x12\x16\n\x12METER_INPUT_TOKENS\x10\x01\x12\x17\n\x13METER_OUTPUT_TOKENS\x10\x02\x12\x1b\n\x17METER_CORE_MILLISECONDS\x10\x03\x12\x12\n\x0eMETER_REQUESTS\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmodelyard/type/v1/money.proto\x12\x11modelyard.type.v1\"B\n\x08Quantity\x12\'\n\x05meter\x18\x01 \x01(\x0e\x32\x18.modelyard.type.v1.Meter\x12\r\n\x05value\x18\x02 \x01(\x03\"^\n\x04Rate\x12\'\n\x05meter\x18\x01 \x01(\x0e\x32\x18.modelyard.type.v1.Meter\x12\x10\n\x08\x63urrency\x18\x02 \x01(\t\x12\x0e\n\x06\x61mount\x18\x03 \x01(\t\x12\x0b\n\x03per\x18\x04 \x01(\x03*\xb0\x01\n\x05Meter\x12\x15\n\x11METER_UNSPECIFIED\x10\x00\x12\x16\n\x12METER_INPUT_TOKENS\x10\x01\x12\x17\n\x13METER_OUTPUT_TOKENS\x10\x02\x12\x1b\n\x17METER_CORE_MILLISECONDS\x10\x03\x12\x12\n\x0eMETER_REQUESTS\x10\x04\x12\x1c\n\x18METER_AUDIO_MILLISECONDS\x10\x05\x12\x10\n\x0cMETER_IMAGES\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.type.v1.money_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_METER']._serialized_start=217
-  _globals['_METER']._serialized_end=345
+  _globals['_METER']._serialized_end=393
   _globals['_QUANTITY']._serialized_start=52
   _globals['_QUANTITY']._serialized_end=118
   _globals['_RATE']._serialized_start=120

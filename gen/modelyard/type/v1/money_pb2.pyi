@@ -33,6 +33,10 @@ class _MeterEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Meter.ValueType
     """Time cores were allocated, unit: core-millisecond."""
     METER_REQUESTS: _Meter.ValueType  # 4
     """Calls answered, unit: request. Recorded for managed calls, never rated."""
+    METER_AUDIO_MILLISECONDS: _Meter.ValueType  # 5
+    """Length of the audio a model heard, unit: audio-millisecond."""
+    METER_IMAGES: _Meter.ValueType  # 6
+    """Images a model looked at, unit: image."""
 
 class Meter(_Meter, metaclass=_MeterEnumTypeWrapper):
     """What is counted. Each meter has one whole unit; money never appears before rating."""
@@ -47,6 +51,10 @@ METER_CORE_MILLISECONDS: Meter.ValueType  # 3
 """Time cores were allocated, unit: core-millisecond."""
 METER_REQUESTS: Meter.ValueType  # 4
 """Calls answered, unit: request. Recorded for managed calls, never rated."""
+METER_AUDIO_MILLISECONDS: Meter.ValueType  # 5
+"""Length of the audio a model heard, unit: audio-millisecond."""
+METER_IMAGES: Meter.ValueType  # 6
+"""Images a model looked at, unit: image."""
 Global___Meter: _TypeAlias = Meter  # noqa: Y015
 
 @_typing.final
@@ -92,7 +100,9 @@ class Rate(_message.Message):
     amount: _builtins.str
     """Exact decimal amount for `per` units, such as "0.0375"; never a float."""
     per: _builtins.int
-    """How many whole units `amount` pays for, >= 1: 1000000 tokens, or vCPUs x 3600000 core-milliseconds."""
+    """How many whole units `amount` pays for, >= 1: 1000000 tokens, vCPUs x 3600000 core-milliseconds, 60000
+    audio-milliseconds, or 1000 images.
+    """
     def __init__(
         self,
         *,

@@ -1,0 +1,1 @@
+"""Text embeddings from a table of token vectors."""
