@@ -32,8 +32,8 @@ up: install ## Run the platform in the foreground; Ctrl-C stops it
 	@$(BIN)/modelyard up
 
 .PHONY: test
-test: install ## Run all tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: install ## Run all tests, several at once; ARGS=tests/unit runs a part in one process
+	@$(BIN)/python -m pytest $(or $(ARGS),-n auto)
 
 IMAGE ?= modelyard
 BASE ?= $(shell $(BIN)/python -c 'import sys; print("python:%d.%d-slim-bookworm" % sys.version_info[:2])' 2>/dev/null)

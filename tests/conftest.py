@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import pytest_asyncio
@@ -14,6 +14,7 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis.database import ChassisTables, Database
+from tests.infra import workers
 from tests.infra.broker import Broker, running_broker
 from tests.infra.platform import PlatformUnderTest, platform_under_test
 from tests.infra.postgres import Postgres, running_postgres
@@ -39,17 +40,50 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get(SAMPLES_VARIABLE):
-        return
-    without = [item for item in items if item.get_closest_marker("samples") is None]
-    left_out = len(items) - len(without)
+    if not os.environ.get(SAMPLES_VARIABLE):
+        _leave_out_samples(config, items)
+    if _is_worker(config):
+        items[:] = workers.in_order(items)
+
+
+def _leave_out_samples(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if item.get_closest_marker("samples") is not None]
     if left_out:
-        config.stash[_LEFT_OUT] = left_out
-        config.hook.pytest_deselected(items=[item for item in items if item not in without])
-        items[:] = without
+        config.stash[_LEFT_OUT] = len(left_out)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.get_closest_marker("samples") is None]
 
 
 _LEFT_OUT = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    return workers.worker_count()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> workers.GroupScheduling | None:
+    """`-n` alone means our own; an explicit `--dist` means what it says."""
+    if config.getoption("dist") != "load":
+        return None
+    config.option.loadscopereorder = False
+    return workers.GroupScheduling(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _is_worker(session.config):
+        session.config.workeroutput["left_out"] = session.config.stash.get(_LEFT_OUT, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Each worker has collected all tests, and has left out the same ones."""
+    node.config.stash[_LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", 0)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
