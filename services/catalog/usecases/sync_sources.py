@@ -16,6 +16,7 @@ from chassis.database import DATABASE_ERRORS, Database, UnitOfWork
 from chassis.errors import Problem
 from chassis.ids import new_uid
 from chassis.telemetry import get_logger
+from chassis.telemetry.metrics import meter
 from services.catalog.domain.errors import SourceUnavailable
 from services.catalog.domain.sources import FAILURES_KEPT_MAX, SyncState
 from services.catalog.sources.interface import AdapterFactory, Batch
@@ -27,6 +28,7 @@ from services.catalog.usecases.take_batch import BatchResult, take_batch
 
 log = get_logger(__name__)
 
+_SYNCS = meter.create_counter("modelyard.syncs", unit="{sync}", description="Syncs that ended, by source and state.")
 BY_SCHEDULE = "schedule"
 # A run whose process died this often is given up: it may be what kills them.
 RESUMES_MAX = 5
@@ -232,6 +234,7 @@ class Syncer:
     def _end(self, uow: UnitOfWork, source: SourceRow, run: SyncRunRow, state: SyncState, detail: str) -> None:
         now = self._clock.now()
         end_run(run, state, detail, now)
+        _SYNCS.add(1, {"modelyard.source": source.id, "modelyard.state": state.name})
         spec = sources_pb2.ModelSource.FromString(source.spec)
         source.next_sync_time = next_sync_time(spec, now)
         _release(source)
