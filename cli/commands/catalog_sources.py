@@ -79,7 +79,11 @@ def show_source(name: Name, as_json: Json = False) -> None:
             [
                 ("source", short_name(source.name)),
                 ("kind", source.WhichOneof("kind")),
-                ("base URL", source.provider.base_url),
+                ("base URL", source.provider.base_url or source.hub.endpoint),
+                ("author", source.hub.author),
+                ("search", source.hub.search),
+                ("task", source.hub.task),
+                ("tags", ", ".join(source.hub.tags)),
                 ("collection", short_name(source.collection)),
                 ("publisher", short_name(source.provider.publisher)),
                 ("include", ", ".join(source.include)),
@@ -224,6 +228,9 @@ def read_source(file: Path) -> sources_pb2.ModelSource:
         if isinstance(version := provider.get("api_version"), date):
             # Without quotes YAML takes it for a day.
             provider["api_version"] = version.isoformat()
+    if "hub" in said and said["hub"] is None:
+        # A hub without any filter.
+        said["hub"] = {}
     try:
         return ParseDict(said, sources_pb2.ModelSource())
     except ParseError as wrong:

@@ -49,6 +49,7 @@ from services.catalog.rpc.search import SearchServicer
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.rpc.sources import SourceServicer
 from services.catalog.settings import CatalogSettings
+from services.catalog.sources.hub.adapter import hub_adapters
 from services.catalog.sources.hub.client import HubBounds
 from services.catalog.sources.hub.hub import HubLimits, HubSource
 from services.catalog.sources.hub.hubs import HUB, Hubs
@@ -155,7 +156,7 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
             HubServicer(database, clock, hubs.open(HubSource(settings.hub_endpoint, settings.hub_key_reference))),
         ),
         dead_letters.served(),
-        _sources(context, database, settings),
+        _sources(context, database, settings, hubs),
     ]
     server = RpcServer.from_settings(settings, served, access)
     await server.start()
@@ -229,7 +230,7 @@ def _projection_limits(settings: CatalogSettings) -> ProjectionLimits:
     )
 
 
-def _sources(context: ServiceContext, database: Database, settings: CatalogSettings) -> ServedService:
+def _sources(context: ServiceContext, database: Database, settings: CatalogSettings, hubs: Hubs) -> ServedService:
     """Begin to sync configured sources; the service that configures them."""
     bounds = ListingBounds(
         bytes_max=settings.provider_page_bytes_max,
@@ -238,7 +239,10 @@ def _sources(context: ServiceContext, database: Database, settings: CatalogSetti
     )
     keys = SecretFiles(settings.source_keys_dir)
     # By kind, as the contract names them.
-    adapters: dict[str, AdapterFactory] = {"provider": provider_adapters(keys, bounds, proxy=settings.sources_proxy)}
+    adapters: dict[str, AdapterFactory] = {
+        "provider": provider_adapters(keys, bounds, proxy=settings.sources_proxy),
+        "hub": hub_adapters(hubs, settings.hub_endpoint, models_max=settings.hub_models_max),
+    }
     limits = SyncLimits(
         check_s=settings.sources_check_s,
         syncs_max=settings.syncs_max,

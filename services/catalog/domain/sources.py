@@ -15,7 +15,7 @@ GLOB_LENGTH_MAX = 256
 INTERVAL_S_MIN = 60
 FAILURES_KEPT_MAX = 1000
 # Models that no configured source brings carry these.
-RESERVED_IDS = frozenset({"content", "import", "upload"})
+RESERVED_IDS = frozenset({"content", "import", "upload", "hub"})
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

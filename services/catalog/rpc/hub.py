@@ -36,12 +36,11 @@ class HubServicer(hub_pb2_grpc.HubServiceServicer):
             if row is None:
                 raise HubModelNotFound(f"{imported.model!r} left the catalog meanwhile; import it again")
             newest = await stored.version(session, row.latest_version)
-        described = imported.described
         return hub_pb2.ImportHubModelResponse(
             model=model_to_proto(row, newest, self._clock.now()),
             model_version=imported.version,
-            revision=described.revision,
+            revision=imported.revision,
             outcome=hub_pb2.HubImportOutcome.Value(f"HUB_IMPORT_OUTCOME_{imported.outcome}"),
-            score_count=len(described.scores),
-            dropped_scores=described.dropped,
+            score_count=imported.score_count,
+            dropped_scores=imported.dropped_scores,
         )

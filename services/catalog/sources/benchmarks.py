@@ -56,9 +56,14 @@ class Score(_Strict):
 
     @property
     def id(self) -> str:
-        """Digest of what the result is of, so that the same result stands once."""
-        told = "\0".join((self.model, self.dataset, self.metric, str(self.shots), self.source, self.detail))
-        return hashlib.sha256(told.encode()).hexdigest()[:32]
+        """See `score_id`."""
+        return score_id(self.model, self.dataset, self.metric, str(self.shots), self.source, self.detail)
+
+
+def score_id(model: str, dataset: str, metric: str, shots: str, source: str, detail: str) -> str:
+    """Digest of what a result is of, so that the same result stands once."""
+    told = "\0".join((model, dataset, metric, shots, source, detail))
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
 class Run(_Strict):

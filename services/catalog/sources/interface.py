@@ -21,6 +21,30 @@ class Failure:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedScore:
+    """One result as a model's publisher reports it.
+
+    Attributes:
+        metric: Such as "acc_norm".
+        dataset: What people call it.
+        dataset_id: `ORG/NAME` at a hub, or what its publisher wrote.
+        split: Part of the dataset; empty where none is named.
+        value: Decimal digits.
+        shots: Examples shown in the prompt, or "none" where a task shows none.
+        source: Address that the result was taken from.
+    """
+
+    metric: str
+    dataset: str
+    dataset_id: str
+    split: str
+    shots: str
+    value: str
+    task: str
+    source: str
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Some of a source's models, stored in one transaction.
@@ -30,6 +54,10 @@ class Batch:
         offers: Where a provider answers, by the resource name of a model among `records`.
         skipped: How many were left out: by a glob, or since they do nothing that can be used here.
         cursor: Where reading goes on after these; empty after the last ones.
+        scores: Published results, by the resource name of a model among `records`; exactly those are known of it then.
+        publishers: Home pages of publishers of `records`, by id; those that are there already stay as they are.
+        decided_here: How versions are served, and their place among the others, is this platform's choice and not the
+            source's: what was stored first stands.
     """
 
     records: Sequence[ModelRecord]
@@ -37,6 +65,9 @@ class Batch:
     failures: Sequence[Failure] = ()
     skipped: int = 0
     cursor: str = ""
+    scores: Mapping[str, Sequence[PublishedScore]] = field(default_factory=dict)
+    publishers: Mapping[str, str] = field(default_factory=dict)
+    decided_here: bool = False
 
 
 class SourceAdapter(Protocol):

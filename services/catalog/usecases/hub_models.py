@@ -1,23 +1,17 @@
-"""Take a hub's models into the catalog."""
+"""Take single models of a hub into the catalog."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-from sqlmodel.ext.asyncio.session import AsyncSession
-
 from chassis.clock import Clock
-from chassis.database import Database, UnitOfWork
+from chassis.database import Database
 from services.catalog.domain.errors import HubContentChanged, ModelOfOtherSource
 from services.catalog.domain.names import MODEL
-from services.catalog.domain.records import ArtifactRecord, ModelRecord, VersionRecord
+from services.catalog.sources.hub.adapter import batch_of
 from services.catalog.sources.hub.hub import Hub
-from services.catalog.sources.hub.records import Described
-from services.catalog.storage.queries.hub import versions_of
-from services.catalog.storage.queries.pages import take_turns
-from services.catalog.storage.tables import PublisherRow, VersionRow
-from services.catalog.usecases.put_models import put_models
+from services.catalog.usecases.published_scores import counted
+from services.catalog.usecases.take_batch import take_batch
 
 # Who brings models that were imported one by one.
 SOURCE = "hub"
@@ -25,12 +19,19 @@ SOURCE = "hub"
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of a model: "ADDED", "CHANGED" or "UNCHANGED"."""
+    """What became of a model: "ADDED", "CHANGED" or "UNCHANGED".
+
+    Attributes:
+        score_count: Results of its card that are stored.
+        dropped_scores: How many were left out, by reason.
+    """
 
     model: str
     version: str
+    revision: str
     outcome: str
-    described: Described
+    score_count: int
+    dropped_scores: dict[str, int]
 
 
 async def import_hub_model(
@@ -45,49 +46,19 @@ async def import_hub_model(
     """
     described = await hub.describe(model, revision, file)
     async with database.unit_of_work() as uow:
-        await take_turns(uow, database)
-        record = await as_known(uow.session, described.record)
-        await put_publisher(uow, hub, record.publisher)
-        result = await put_models(uow, database, clock.now(), SOURCE, [record])
-    for refusal in result.refused:
-        if refusal.field == "publisher":
-            raise ModelOfOtherSource(refusal.reason)
-        raise HubContentChanged(refusal.reason)
-    outcome = "ADDED" if result.added else "CHANGED" if result.changed else "UNCHANGED"
+        result = await take_batch(uow, database, clock.now(), SOURCE, batch_of(hub, [described]))
+    for failure in result.failures:
+        if failure.field == "publisher":
+            raise ModelOfOtherSource(failure.reason)
+        raise HubContentChanged(failure.reason)
+    record = described.record
     name = MODEL.format(publisher=record.publisher, model=record.model)
-    return Imported(name, f"{name}/versions/{record.versions[0].version}", outcome, described)
-
-
-async def as_known(session: AsyncSession, record: ModelRecord) -> ModelRecord:
-    """The record with what is decided once for a version: how it is served, and its place among the others.
-
-    Both are this platform's choice, so a release that chooses otherwise changes no version that is there. Two commits of
-    one second have places of their own.
-    """
-    name = MODEL.format(publisher=record.publisher, model=record.model)
-    known = {row.name: row for row in await versions_of(session, name)}
-    versions = tuple(
-        _as_known(version, known.get(f"{name}/versions/{version.version}"), known) for version in record.versions
+    unknown = result.dropped_scores.get(name, {})
+    return Imported(
+        model=name,
+        version=f"{name}/versions/{record.versions[0].version}",
+        revision=described.revision,
+        outcome="ADDED" if result.added else "CHANGED" if result.changed else "UNCHANGED",
+        score_count=len(described.scores) - sum(unknown.values()),
+        dropped_scores=counted(described.dropped, unknown),
     )
-    return msgspec.structs.replace(record, versions=versions)
-
-
-def _as_known(version: VersionRecord, row: VersionRow | None, known: dict[str, VersionRow]) -> VersionRecord:
-    if row is not None and row.artifacts and not version.artifacts:
-        # Its gate has closed again: what is known of the files stays known.
-        files = tuple(ArtifactRecord(**file) for file in row.artifacts)
-        return msgspec.structs.replace(version, position=row.position, artifacts=files, serving=row.serving)
-    if row is not None:
-        return msgspec.structs.replace(version, position=row.position, serving=row.serving or version.serving)
-    taken = {row.position for row in known.values()}
-    position = version.position
-    while position in taken:
-        position += 1
-    return msgspec.structs.replace(version, position=position)
-
-
-async def put_publisher(uow: UnitOfWork, hub: Hub, publisher: str) -> None:
-    """An organisation of the hub as a publisher, where none has its name yet."""
-    if await uow.session.get(PublisherRow, publisher) is None:
-        page = f"{hub.source.endpoint}/{publisher}"
-        uow.session.add(PublisherRow(id=publisher, display_name=publisher, website=page))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from modelyard.catalog.v1 import providers_pb2, sources_pb2
+from modelyard.catalog.v1 import catalog_pb2, providers_pb2, sources_pb2
 
 from chassis.clock import Clock
 from chassis.database import Database, UnitOfWork
@@ -26,6 +26,7 @@ from services.catalog.usecases.sync_sources import end_run, new_run, next_sync_t
 TERMS_BYTES_MAX = 64 * 1024
 WORDS_MAX = 4000
 RULES_MAX = 1000
+HUB_WORD_LENGTH_MAX, HUB_TAGS_MAX = 128, 20
 _PART = 500
 
 # A source, its newest run, and how many models it holds, as the contract shows them.
@@ -74,11 +75,34 @@ def checked_spec(source: sources_pb2.ModelSource, *, insecure: bool) -> sources_
     )
     kind = source.WhichOneof("kind")
     if kind is None:
-        raise SourceInvalid("what kind of source it is is not said; set provider", field="kind")
+        raise SourceInvalid("what kind of source it is is not said; set provider or hub", field="kind")
     getattr(spec, kind).CopyFrom(getattr(source, kind))
     if kind == "provider":
         _check_provider(spec.provider, spec.key_reference, insecure=insecure)
+    else:
+        _check_hub(spec, insecure=insecure)
     return spec
+
+
+def _check_hub(spec: sources_pb2.ModelSource, *, insecure: bool) -> None:
+    """As `checked_spec`; brings the endpoint into one form."""
+    hub = spec.hub
+    if hub.endpoint:
+        try:
+            hub.endpoint = check_base_url(hub.endpoint, insecure=insecure)
+        except WebAddressRefused as why:
+            raise SourceInvalid(f"hub.endpoint: {why}", field="hub.endpoint") from None
+    if spec.HasField("terms") and spec.terms != catalog_pb2.License():
+        raise SourceInvalid("terms is set; models of a hub have licences of their own", field="terms")
+    for field in ("author", "search", "task"):
+        if len(getattr(hub, field)) > HUB_WORD_LENGTH_MAX:
+            raise SourceInvalid(f"hub.{field} is longer than {HUB_WORD_LENGTH_MAX} characters", field=f"hub.{field}")
+    if len(hub.tags) > HUB_TAGS_MAX or any(not 1 <= len(tag) <= HUB_WORD_LENGTH_MAX for tag in hub.tags):
+        raise SourceInvalid(
+            f"hub.tags has {len(hub.tags)} tags; at most {HUB_TAGS_MAX}, of 1 to {HUB_WORD_LENGTH_MAX} characters, are "
+            "allowed",
+            field="hub.tags",
+        )
 
 
 def _check_provider(provider: sources_pb2.ProviderSource, key_reference: str, *, insecure: bool) -> None:

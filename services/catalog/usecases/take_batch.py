@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,10 +14,12 @@ from services.catalog.domain.records import ModelRecord, Source, digest_of
 from services.catalog.domain.sources import RESERVED_IDS
 from services.catalog.sources.interface import Batch, Failure
 from services.catalog.storage.queries.models import models as stored_models
-from services.catalog.storage.queries.pages import take_turns
+from services.catalog.storage.queries.pages import table, take_turns
 from services.catalog.storage.queries.sources import existing_sources
-from services.catalog.storage.tables import ModelRow
+from services.catalog.storage.tables import ModelRow, PublisherRow
+from services.catalog.usecases.known_versions import as_known
 from services.catalog.usecases.offers import put_offers
+from services.catalog.usecases.published_scores import put_scores
 from services.catalog.usecases.put_models import put_models
 
 
@@ -30,6 +32,8 @@ class BatchResult:
     unchanged: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    # Published results that were left out, by model and reason.
+    dropped_scores: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def taken(self) -> list[str]:
@@ -46,14 +50,22 @@ async def take_batch(uow: UnitOfWork, database: Database, now: datetime, source:
     known = await stored_models(uow.session, list(records))
     await _adopt(uow, source, list(known.values()))
     foreign = {name for name, row in known.items() if row.source != source and name in batch.offers}
-    own = [_with_known_dates(record, known.get(name)) for name, record in records.items() if name not in foreign]
-    put = await put_models(uow, database, now, source, own)
+    own = {name: record for name, record in records.items() if name not in foreign}
+    if batch.decided_here:
+        own = {name: await as_known(uow.session, record) for name, record in own.items()}
+    await _put_publishers(uow, database, batch.publishers)
+    said = [_with_known_dates(record, known.get(name)) for name, record in own.items()]
+    put = await put_models(uow, database, now, source, said)
     result = BatchResult(
         added=list(put.added),
         changed=list(put.changed),
         refused=[refusal.model for refusal in put.refused],
         failures=[*batch.failures, *(Failure(one.model, one.field, one.reason) for one in put.refused)],
     )
+    for name, scores in batch.scores.items():
+        if name not in result.refused:
+            day = records[name].sources[0].date
+            result.dropped_scores[name] = await put_scores(uow, source, name, day, scores)
     targets = {name: target for name, target in batch.offers.items() if name not in result.refused}
     offered, failures = await put_offers(uow, now, source, targets)
     result.failures += failures
@@ -63,6 +75,13 @@ async def take_batch(uow: UnitOfWork, database: Database, now: datetime, source:
     same = {*put.unchanged, *foreign} - refused - set(result.changed)
     result.unchanged = sorted(same)
     return result
+
+
+async def _put_publishers(uow: UnitOfWork, database: Database, websites: Mapping[str, str]) -> None:
+    publishers = table(PublisherRow)
+    rows = [{"id": one, "display_name": one, "website": website} for one, website in websites.items()]
+    if rows:
+        await database.insert_ignoring(uow, publishers, rows, returning=[publishers.c.id])
 
 
 async def _adopt(uow: UnitOfWork, source: str, rows: Sequence[ModelRow]) -> None:

@@ -13,15 +13,13 @@ from chassis.database import Database
 from chassis.secret_files import SecretFiles
 from services.catalog.domain.downloads import Download
 from services.catalog.domain.errors import HubContentChanged, HubCredentialUnusable, ModelOfOtherSource
-from services.catalog.main import MIGRATIONS
 from services.catalog.sources.hub.client import HubBounds
 from services.catalog.sources.hub.hub import Hub, HubLimits, HubSource
 from services.catalog.sources.hub.hubs import Hubs
-from services.catalog.storage.tables import CHASSIS, ModelRow, PublisherRow, VersionRow
+from services.catalog.storage.tables import ModelRow, PublisherRow, VersionRow
 from services.catalog.usecases.hub_models import Imported, import_hub_model
 from services.catalog.usecases.put_models import put_models
 from tests.clock import START, ManualClock
-from tests.conftest import DatabaseFactory
 from tests.infra.hub_models import (
     LICENSED_TOKEN,
     MINILM,
@@ -56,11 +54,6 @@ async def hubs(keys: Path) -> AsyncIterator[Hubs]:
     opened = Hubs(SecretFiles(keys), BOUNDS, HubLimits())
     yield opened
     await opened.close()
-
-
-@pytest_asyncio.fixture
-async def database(make_database: DatabaseFactory) -> Database:
-    return await make_database(CHASSIS, MIGRATIONS)
 
 
 @pytest.fixture

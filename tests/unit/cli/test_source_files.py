@@ -65,3 +65,10 @@ def test_a_mistake_names_the_file_and_the_field(tmp_path: Path, text: str, messa
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageMistake, match=r"absent\.yaml cannot be read"):
         read_source(tmp_path / "absent.yaml")
+
+
+def test_a_hub_needs_no_filter(tmp_path: Path) -> None:
+    """`hub:` alone stands for the platform's own hub, all of it."""
+    file = tmp_path / "hub.yaml"
+    file.write_text("name: community\ncollection: hugging-face\nhub:\n")
+    assert read_source(file).WhichOneof("kind") == "hub"

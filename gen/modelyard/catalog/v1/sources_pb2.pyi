@@ -75,6 +75,7 @@ class ModelSource(_message.Message):
     TERMS_FIELD_NUMBER: _builtins.int
     SUPPORT_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    HUB_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     NEXT_SYNC_TIME_FIELD_NUMBER: _builtins.int
@@ -121,6 +122,10 @@ class ModelSource(_message.Message):
         """An external service that answers calls."""
 
     @_builtins.property
+    def hub(self) -> Global___HubSource:
+        """A hub of community models."""
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created, UTC."""
 
@@ -146,17 +151,18 @@ class ModelSource(_message.Message):
         terms: _catalog_pb2.License | None = ...,
         support: _catalog_pb2.Support | None = ...,
         provider: Global___ProviderSource | None = ...,
+        hub: Global___HubSource | None = ...,
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         next_sync_time: _timestamp_pb2.Timestamp | None = ...,
         last_run: Global___SyncRun | None = ...,
         model_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "kind", b"kind", "last_run", b"last_run", "next_sync_time", b"next_sync_time", "provider", b"provider", "support", b"support", "terms", b"terms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "hub", b"hub", "kind", b"kind", "last_run", b"last_run", "next_sync_time", b"next_sync_time", "provider", b"provider", "support", b"support", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "create_time", b"create_time", "etag", b"etag", "exclude", b"exclude", "include", b"include", "interval_s", b"interval_s", "key_reference", b"key_reference", "kind", b"kind", "last_run", b"last_run", "model_count", b"model_count", "name", b"name", "next_sync_time", b"next_sync_time", "paused", b"paused", "provider", b"provider", "support", b"support", "terms", b"terms", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "create_time", b"create_time", "etag", b"etag", "exclude", b"exclude", "hub", b"hub", "include", b"include", "interval_s", b"interval_s", "key_reference", b"key_reference", "kind", b"kind", "last_run", b"last_run", "model_count", b"model_count", "name", b"name", "next_sync_time", b"next_sync_time", "paused", b"paused", "provider", b"provider", "support", b"support", "terms", b"terms", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["provider"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["provider", "hub"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -255,6 +261,49 @@ class ProviderSource(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProviderSource: _TypeAlias = ProviderSource  # noqa: Y015
+
+@_typing.final
+class HubSource(_message.Message):
+    """A hub that speaks Hugging Face's API; its models are what its list holds after these filters, the most used ones first,
+    at most MODELYARD_CATALOG_HUB_MODELS_MAX. Where every `include` of the source is a whole name, `ORG/NAME`, those models
+    are read one by one and nothing is listed. What cannot be taken in, for its library, task, weights or code, is skipped.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    SEARCH_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """`https://host[:port][/path]`; empty means the platform's own (MODELYARD_CATALOG_HUB_ENDPOINT)."""
+    author: _builtins.str
+    """Only models of this organisation; empty takes all."""
+    search: _builtins.str
+    """Only models with this in their names; empty takes all."""
+    task: _builtins.str
+    """Only models of this task of the hub, such as "text-generation"; empty takes all."""
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only models with all of these tags; at most 20, of at most 128 characters."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+        author: _builtins.str = ...,
+        search: _builtins.str = ...,
+        task: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "endpoint", b"endpoint", "search", b"search", "tags", b"tags", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HubSource: _TypeAlias = HubSource  # noqa: Y015
 
 @_typing.final
 class SyncCounts(_message.Message):

@@ -13,6 +13,8 @@ import yaml
 from huggingface_hub import EvalResult, RepoCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
+from services.catalog.sources.interface import PublishedScore
+
 SCORES_MAX = 2_000
 _SUMMARY_CHARACTERS_MAX = 300
 _PLACES_MAX = 9
@@ -29,30 +31,6 @@ class CardInvalid(Exception):
     """A front matter that cannot be read; says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """One published result, as its publisher reports it.
-
-    Attributes:
-        metric: Such as "acc_norm".
-        dataset: What people call it.
-        dataset_id: `ORG/NAME` at the hub, or what its publisher wrote.
-        split: Part of the dataset; empty where none is named.
-        value: Decimal digits.
-        shots: Examples shown in the prompt, or "none" where a task shows none.
-        source: Address that the result was taken from: the one its publisher names, else the card itself.
-    """
-
-    metric: str
-    dataset: str
-    dataset_id: str
-    split: str
-    shots: str
-    value: str
-    task: str
-    source: str
-
-
 @dataclass(frozen=True, slots=True)
 class Card:
     """A README.
@@ -65,7 +43,7 @@ class Card:
 
     data: Mapping[str, Any]
     text: str
-    scores: tuple[Score, ...] = ()
+    scores: tuple[PublishedScore, ...] = ()
     dropped: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -104,8 +82,8 @@ def read_card(content: str, address: str) -> Card:
     return Card(data, card.text, scores, dropped)
 
 
-def _scores(index: Any, address: str) -> tuple[tuple[Score, ...], dict[str, int]]:
-    scores: list[Score] = []
+def _scores(index: Any, address: str) -> tuple[tuple[PublishedScore, ...], dict[str, int]]:
+    scores: list[PublishedScore] = []
     dropped: Counter[str] = Counter()
     for entry in index if isinstance(index, list) else []:
         results = entry.get("results") if isinstance(entry, dict) else None
@@ -127,7 +105,7 @@ def _scores(index: Any, address: str) -> tuple[tuple[Score, ...], dict[str, int]
     return tuple(scores), dict(dropped)
 
 
-def _score(result: EvalResult, address: str) -> Score | str:
+def _score(result: EvalResult, address: str) -> PublishedScore | str:
     """A result, or why it is left out."""
     value = _number(result.metric_value)
     if not result.metric_type or not result.dataset_name:
@@ -138,7 +116,7 @@ def _score(result: EvalResult, address: str) -> Score | str:
     shots = arguments.get("num_few_shot", None if result.task_type in _PROMPTED else "none")
     if shots != "none" and (isinstance(shots, bool) or not isinstance(shots, int) or not 0 <= shots <= _SHOTS_MAX):
         return "no number of shots"
-    return Score(
+    return PublishedScore(
         metric=str(result.metric_type),
         dataset=str(result.dataset_name),
         dataset_id=str(result.dataset_type),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from huggingface_hub import ModelInfo
+from modelyard.catalog.v1 import catalog_pb2
 
 from services.catalog.domain.hub import TASKS, Repository, Unrunnable
 from services.catalog.domain.records import (
@@ -20,7 +22,8 @@ from services.catalog.domain.records import (
     Support,
     VersionRecord,
 )
-from services.catalog.sources.hub.cards import Card, Score
+from services.catalog.sources.hub.cards import Card
+from services.catalog.sources.interface import PublishedScore
 
 # What the hub calls a licence to what SPDX does.
 _SPDX = {
@@ -77,7 +80,7 @@ class Described:
 
     record: ModelRecord
     revision: str
-    scores: tuple[Score, ...]
+    scores: tuple[PublishedScore, ...]
     dropped: Mapping[str, int]
 
 
@@ -153,6 +156,17 @@ def record_of(
         samples=tuple(_SAMPLES[task] for task in tasks if task in _SAMPLES),
     )
     return Described(record, repository.revision, card.scores, card.dropped)
+
+
+def with_support(described: Described, support: catalog_pb2.Support) -> Described:
+    """The model with what whoever configured its source says of its support; what is not said there stays."""
+    of_hub = described.record.support
+    said = Support(
+        supported_by=support.supported_by or of_hub.supported_by,
+        contact=support.contact or of_hub.contact,
+        sla=support.sla or of_hub.sla,
+    )
+    return replace(described, record=msgspec.structs.replace(described.record, support=said))
 
 
 def _version(revision: str, file: str) -> str:

@@ -137,6 +137,11 @@ async def version_by_uid(session: AsyncSession, uid: str) -> VersionRow | None:
     return (await session.execute(select(VersionRow).where(_VERSION.c.uid == uid))).scalar_one_or_none()
 
 
+async def versions_of(session: AsyncSession, model: str) -> list[VersionRow]:
+    """Every version of a model, in any order."""
+    return list((await session.execute(select(VersionRow).where(_VERSION.c.model == model))).scalars())
+
+
 async def versions(session: AsyncSession, names: Sequence[str]) -> dict[str, VersionRow]:
     """Versions by resource name; those that are not there are left out."""
     found: dict[str, VersionRow] = {}

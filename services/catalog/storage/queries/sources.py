@@ -15,6 +15,7 @@ from services.catalog.storage.tables import (
     ModelRow,
     ModelTaskRow,
     ModelTextRow,
+    ScoreRow,
     SeenDeploymentRow,
     SourceModelRow,
     SourceRow,
@@ -181,6 +182,7 @@ async def remove_models(uow: UnitOfWork, names: Sequence[str]) -> None:
         (VersionRow, _VERSION.c.model),
         (ModelTaskRow, table(ModelTaskRow).c.model),
         (SourceModelRow, _LISTED.c.model),
+        (ScoreRow, table(ScoreRow).c.model),
         (ModelRow, _MODEL.c.name),
     ):
         await uow.session.execute(delete(row_class).where(column.in_(names)))
