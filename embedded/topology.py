@@ -41,7 +41,7 @@ class TopologyLimits:
         replicas: Copies of each stream, 1, 3 or 5.
     """
 
-    catalog_bytes_max: int = 128 * _MIB
+    catalog_bytes_max: int = 1024 * _MIB
     deploy_bytes_max: int = 1024 * _MIB
     billing_bytes_max: int = 1024 * _MIB
     usage_bytes_max: int = 1024 * _MIB
@@ -75,7 +75,6 @@ CONSUMERS = (
     DurableConsumer("billing", "DEPLOY", "billing-deployments", "modelyard.deploy.v1.deployment.changed.*"),
     DurableConsumer("billing", "USAGE", "billing-usage", "modelyard.inference.v1.usage.recorded.>"),
     DurableConsumer("deploy", "CATALOG", "deploy-lifecycle", "modelyard.catalog.v1.version.lifecycle-changed.*"),
-    DurableConsumer("deploy", "CATALOG", "deploy-changes-ahead", "modelyard.catalog.v1.version.change-announced.*"),
 )
 
 
@@ -248,14 +247,8 @@ def provisioner_permissions() -> Permissions:
 
 
 def subscriber_permissions(project_uid: str) -> Permissions:
-    """One project's billing and what is ahead of its deployments, live; nothing can be published, so no stream or
-    consumer is in reach."""
-    return Permissions(
-        subscribe_allow=(
-            f"modelyard.billing.v1.*.*.{project_uid}",
-            f"modelyard.deploy.v1.deployment.change-announced.{project_uid}",
-        )
-    )
+    """One project's billing subjects, live; nothing can be published, so no stream or consumer is in reach."""
+    return Permissions(subscribe_allow=(f"modelyard.billing.v1.*.*.{project_uid}",))
 
 
 def issue_credential(identities: NatsIdentities, name: str, path: Path) -> None:

@@ -6,9 +6,15 @@ import sqlite3
 import time
 from typing import Any
 
+import msgspec
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+# For JSON columns; several times as fast as the standard library's.
+JSON_CODEC: dict[str, Any] = {
+    "json_serializer": lambda value: msgspec.json.encode(value).decode(),
+    "json_deserializer": msgspec.json.decode,
+}
 _LOCKED_RETRY_S = 0.02
 # Prepared statements kept by a connection. An insert of many rows is another statement for each number of rows, and one
 # of hundreds takes some hundred kilobytes: the driver's own 128 of them come to tens of megabytes.
@@ -16,6 +22,8 @@ _STATEMENTS_MAX = 32
 _PAGE_BYTES = 4096
 # What SQLite itself takes for its log.
 CACHE_BYTES = 1000 * _PAGE_BYTES
+# Each of several readers has one of its own; what is read often lies in the machine's cache anyway.
+READER_CACHE_BYTES = 500 * _PAGE_BYTES
 
 
 def sqlite_engine(
@@ -36,7 +44,7 @@ def sqlite_engine(
         foreign_keys: Off for migrations, which drop and make tables anew.
         options: For `create_async_engine`.
     """
-    engine = create_async_engine(url, connect_args={"cached_statements": _STATEMENTS_MAX}, **options)
+    engine = create_async_engine(url, connect_args={"cached_statements": _STATEMENTS_MAX}, **JSON_CODEC, **options)
     # IMMEDIATE takes the write lock at once: a reader that turns writer half-way would fail, not wait.
     begin_statement = "begin" if read_only else "begin immediate"
     pragmas = {

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.sql.dml import ReturningInsert
 
-from chassis.database.connections import CACHE_BYTES, sqlite_engine
+from chassis.database.connections import CACHE_BYTES, JSON_CODEC, READER_CACHE_BYTES, sqlite_engine
 from chassis.database.migrations import migrate
 from chassis.database.session import Session
 from chassis.database.tables import ChassisTables
@@ -121,6 +121,7 @@ class Database:
             self._readers = sqlite_engine(
                 url,
                 busy_timeout_ms=busy_timeout_ms,
+                cache_bytes=READER_CACHE_BYTES,
                 read_only=True,
                 pool_size=pool_size_max,
                 max_overflow=0,
@@ -134,6 +135,7 @@ class Database:
                 pool_timeout=pool_timeout_s,
                 pool_pre_ping=True,  # finds out that the server was restarted before a statement does
                 isolation_level="READ COMMITTED",
+                **JSON_CODEC,
             )
             self._readers = self._writers.execution_options(postgresql_readonly=True)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ServiceSettings
 from chassis.web_address import WebAddressRefused, check_base_url
-from services.catalog.domain.lifecycle import Notice
 from services.catalog.sources.content_files import SHIPPED
 from services.catalog.sources.hub.client import HubBounds
 from services.catalog.sources.hub.hub import HubLimits
@@ -25,17 +23,11 @@ class CatalogSettings(ServiceSettings):
     # Folder of collections, publishers, models, licences and instance types (YAML).
     content_dir: Path = SHIPPED
     # A million models change pages all over the file.
-    database_cache_bytes: int = 64_000_000
+    database_cache_bytes: int = 32_000_000
     # Folder of the wheels that are installed on demand; deploy reads it too. Empty: `packages` in the data folder.
     packages_dir: Path | None = None
     # How often lifecycle dates are looked at, seconds.
     lifecycle_check_s: float = 60.0
-    # Least days that the operators' content gives those who use a version: from becoming legacy, or from being told,
-    # until it takes no new deployments, and from then until it answers nothing.
-    legacy_notice_days: int = Field(default=Notice.legacy_days, ge=0)
-    deprecated_notice_days: int = Field(default=Notice.deprecated_days, ge=0)
-    # How many days ahead a change of a version is announced, as a JSON list; empty announces none.
-    announce_days: tuple[Annotated[int, Field(ge=1, le=3660)], ...] = (90, 30, 7, 1)
     # Entries in each list of a project's policy.
     policy_entries_max: int = 200
 
@@ -105,7 +97,7 @@ class CatalogSettings(ServiceSettings):
     search_commit_models: int = 20_000
     search_commit_s: float = 10.0
     # Memory of the index's writer, bytes, at least 15 MB.
-    search_writer_bytes_max: int = 30_000_000
+    search_writer_bytes_max: int = 20_000_000
     # Least time between two times that a damaged index is built anew, seconds.
     search_rebuild_s_min: float = 600.0
     # How long the start waits until the index holds everything, seconds; then it says with each answer what it holds.

@@ -89,7 +89,8 @@ async def changed_models(session: AsyncSession, after: int, limit: int) -> list[
         .order_by(columns.change_sequence)
         .limit(limit)
     )
-    return [ChangedModel(**row._mapping) for row in await session.execute(query)]
+    # The columns are selected in the order of the fields.
+    return [ChangedModel(*row) for row in await session.execute(query)]
 
 
 async def first_uid(session: AsyncSession) -> str:
