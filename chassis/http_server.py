@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from chassis.answer_headers import begin_answer
 from chassis.database import problem_from_database
 from chassis.errors import InternalProblem, Problem
 from chassis.ids import new_uid
@@ -83,7 +84,8 @@ class HttpServer:
 
 
 class Outermost:
-    """Around every request of an app: its id, its span and measure, and an answer in one shape whatever happens.
+    """Around every request of an app: its id, its span and measure, what is said beside its answer, and an answer in one
+    shape whatever happens.
 
     Args:
         route_of: A path as it is measured; one of few.
@@ -106,12 +108,14 @@ class Outermost:
         route = self._route_of(scope["path"])
         named = {"http.request.method": scope["method"], "http.route": route}
         parent = headers.get(b"traceparent", b"").decode("latin-1")
-        began_s = time.monotonic()
+        began_s, beside = time.monotonic(), begin_answer()
 
         async def send_once(message: Any) -> None:
             nonlocal started, status
             if message["type"] == "http.response.start":
                 started, status = True, message["status"]
+                more = [(name.encode(), value.encode()) for name, value in beside.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *more]}
             await send(message)
 
         try:

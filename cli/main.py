@@ -25,9 +25,13 @@ from cli.commands import (
     discover,
     downloads,
     events,
+    fits,  # noqa: F401 - adds `fit` and `check` to the models group
     hub,  # noqa: F401 - adds `import hub`
     imports,  # noqa: F401 - adds `import` and `export` to the catalog group
+    licenses,
+    lifecycle,
     platform,
+    policies,
     prices,
     samples,
     search,
@@ -59,6 +63,9 @@ for module in (
     trials,
     compare,
     benchmark_runs,
+    lifecycle,
+    licenses,
+    policies,
     prices,
     deployments,
     calls,

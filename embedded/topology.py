@@ -75,6 +75,7 @@ CONSUMERS = (
     DurableConsumer("billing", "DEPLOY", "billing-deployments", "modelyard.deploy.v1.deployment.changed.*"),
     DurableConsumer("billing", "USAGE", "billing-usage", "modelyard.inference.v1.usage.recorded.>"),
     DurableConsumer("deploy", "CATALOG", "deploy-lifecycle", "modelyard.catalog.v1.version.lifecycle-changed.*"),
+    DurableConsumer("deploy", "CATALOG", "deploy-changes-ahead", "modelyard.catalog.v1.version.change-announced.*"),
 )
 
 
@@ -247,8 +248,14 @@ def provisioner_permissions() -> Permissions:
 
 
 def subscriber_permissions(project_uid: str) -> Permissions:
-    """One project's billing subjects, live; nothing can be published, so no stream or consumer is in reach."""
-    return Permissions(subscribe_allow=(f"modelyard.billing.v1.*.*.{project_uid}",))
+    """One project's billing and what is ahead of its deployments, live; nothing can be published, so no stream or
+    consumer is in reach."""
+    return Permissions(
+        subscribe_allow=(
+            f"modelyard.billing.v1.*.*.{project_uid}",
+            f"modelyard.deploy.v1.deployment.change-announced.{project_uid}",
+        )
+    )
 
 
 def issue_credential(identities: NatsIdentities, name: str, path: Path) -> None:

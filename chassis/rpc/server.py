@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from chassis.access.caller import set_current_caller
 from chassis.access.policy import AccessPolicy
+from chassis.answer_headers import begin_answer
 from chassis.database import problem_from_database
 from chassis.errors import ConcurrentChange, DeadlineExceeded, InternalProblem, NotServed, Problem
 from chassis.ids import new_uid
@@ -169,7 +170,7 @@ class RpcServer:
 
 
 class _Guard(grpc.aio.ServerInterceptor):
-    """Around every call: request id, access, deadline, errors."""
+    """Around every call: request id, access, deadline, what is said beside the answer, errors."""
 
     def __init__(self, access: AccessPolicy, deadline_s_default: float) -> None:
         self._access = access
@@ -195,7 +196,7 @@ class _Guard(grpc.aio.ServerInterceptor):
         ends = _Ends(method)
 
         async def unary(request: Any, context: _Context) -> Any:
-            began_s, metadata = time.monotonic(), _metadata(context)
+            began_s, metadata, beside = time.monotonic(), _metadata(context), begin_answer()
             try:
                 with ends.span(metadata):
                     # With the answer it costs nothing; ahead of it, it would be a write and a wake-up of its own.
@@ -206,14 +207,16 @@ class _Guard(grpc.aio.ServerInterceptor):
                         answer = await call
                     else:
                         answer = await _within(self._deadline_s_default, call)
+                    if beside:
+                        context.set_trailing_metadata(((_REQUEST_ID_HEADER, request_id.get()), *beside.items()))
             except BaseException as error:  # noqa: BLE001 - raised again, or answered
-                return await ends.badly(error, context, began_s)
+                return await ends.badly(error, context, began_s, beside)
             ends.well(began_s)
             return answer
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
             """Of one request, or of a stream of them."""
-            began_s, metadata = time.monotonic(), _metadata(context)
+            began_s, metadata, beside = time.monotonic(), _metadata(context), begin_answer()
             try:
                 with ends.span(metadata):
                     await context.send_initial_metadata(_named(metadata))
@@ -221,8 +224,10 @@ class _Guard(grpc.aio.ServerInterceptor):
                     async with contextlib.aclosing(respond(request, context)) as responses:
                         async for response in responses:
                             yield response
+                    if beside:
+                        context.set_trailing_metadata(tuple(beside.items()))
             except BaseException as error:  # noqa: BLE001 - raised again, or answered
-                await ends.badly(error, context, began_s)
+                await ends.badly(error, context, began_s, beside)
                 return
             ends.well(began_s)
 
@@ -273,8 +278,8 @@ class _Ends:
     def well(self, began_s: float) -> None:
         self._measure(began_s, grpc.StatusCode.OK.value[0])
 
-    async def badly(self, error: BaseException, context: _Context, began_s: float) -> None:
-        """Answer with a status.
+    async def badly(self, error: BaseException, context: _Context, began_s: float, beside: Mapping[str, str]) -> None:
+        """Answer with a status, and what the call said beside its answer.
 
         Raises:
             BaseException: what ends a call that has no answer any more, or the abort that gRPC waits for.
@@ -286,7 +291,7 @@ class _Ends:
         self._measure(began_s, problem.code.grpc_number)
         status = status_from_problem(problem)
         named = (_REQUEST_ID_HEADER, request_id.get())
-        await context.abort(status.code, status.details or "", (*status.trailing_metadata, named))
+        await context.abort(status.code, status.details or "", (*status.trailing_metadata, named, *beside.items()))
 
     def _problem(self, error: Exception) -> Problem:
         if isinstance(error, Problem):

@@ -13,7 +13,8 @@ from modelyard.deploy.v1 import deploy_pb2
 from modelyard_client import Modelyard, ModelyardError, watch_deployment
 
 from cli.commands.discover import find_version
-from cli.commands.prices import print_quote, take_quote
+from cli.commands.fits import print_checks
+from cli.commands.prices import print_quote, take_quote, type_name
 from cli.output import Json, enum_word, err, json_document, json_line, moment, out, short_name, table
 from cli.session import Project, UsageMistake, collect, project_name, run
 
@@ -44,6 +45,9 @@ def deploy(
     quote: Annotated[str, typer.Option(help="Quote taken before; a new one is taken where it is not set.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether the price is right.")] = False,
     wait: Annotated[bool, typer.Option(help="Watch until it answers.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show whether it would be accepted; exit status 1 where not.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Deploy a model at a price that is shown first."""
@@ -55,8 +59,19 @@ def deploy(
     async def work(modelyard: Modelyard) -> None:
         parent = project_name(project)
         version = await find_version(modelyard, model)
+        name = quote if "/" in quote or not quote else f"{parent}/quotes/{quote}"
+        if dry_run:
+            wanted = deploy_pb2.CanDeployRequest(
+                parent=f"{parent}/endpoints/{endpoint}",
+                deployment_id=deployment or default_name(version),
+                model_version=version,
+                instance_type=type_name(instance_type),
+                instance_count=0 if serverless else count,
+                quote=name,
+            )
+            await _try(modelyard, wanted, as_json=as_json)
+            return
         if quote:
-            name = quote if "/" in quote else f"{parent}/quotes/{quote}"
             priced = await modelyard.billing.GetQuote(billing_pb2.GetQuoteRequest(name=name))
         else:
             priced = await take_quote(modelyard, project, model=version, instance_type=instance_type)
@@ -81,6 +96,21 @@ def deploy(
             out.print(f"{created.name} is accepted; `modelyard watch {_address(created.name)}` shows how it comes up")
 
     run(work)
+
+
+async def _try(modelyard: Modelyard, wanted: deploy_pb2.CanDeployRequest, *, as_json: bool) -> None:
+    """Show every reason why a deployment would be refused.
+
+    Raises:
+        typer.Exit: it would be.
+    """
+    answer = await modelyard.deploy.CanDeploy(wanted)
+    if as_json:
+        json_document(answer)
+    else:
+        print_checks(answer.checks)
+    if not answer.allowed:
+        raise typer.Exit(1)
 
 
 async def create_deployment(

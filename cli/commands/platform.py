@@ -16,11 +16,12 @@ from typing import Annotated
 import grpc
 import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from modelyard.catalog.v1 import sources_pb2
 from modelyard.deploy.v1 import deploy_pb2
 from modelyard.inference.v1 import operations_pb2
 from modelyard_client import Addresses, Modelyard, ModelyardError
 
-from cli.output import GIB, Json, enum_word, facts, json_document, out, table
+from cli.output import GIB, Json, enum_word, facts, json_document, out, short_name, table
 from cli.session import UsageMistake, collect, connect, current_target
 
 _COLOURS = {"nats": "magenta", "catalog": "green", "deploy": "yellow", "billing": "cyan", "inference": "blue"}
@@ -168,6 +169,7 @@ async def look(modelyard: Modelyard) -> tuple[list[Part], list[deploy_pb2.Instan
         instances = await collect(modelyard.deploy.ListInstances, deploy_pb2.ListInstancesRequest(), "instances")
         parts += [_instance_part(instance) for instance in instances if _instance_troubled(instance)]
         parts += await _deployment_parts(modelyard)
+        parts += await _source_parts(modelyard)
     except ModelyardError as refused:
         parts.append(Part("instances", False, refused.message, "start deploy again, or read its log"))
     return parts, instances
@@ -256,6 +258,16 @@ async def _deployment_parts(modelyard: Modelyard) -> list[Part]:
                 way_out = "`modelyard logs` shows why; scale it to try again, or delete it: it is billed until then"
                 parts.append(Part(one.name, False, one.state_detail or "failed", way_out))
     return parts
+
+
+async def _source_parts(modelyard: Modelyard) -> list[Part]:
+    """Sources whose last sync could not read them; what is stored of them stands."""
+    sources = await collect(modelyard.sources.ListModelSources, sources_pb2.ListModelSourcesRequest(), "sources")
+    return [
+        Part(one.name, False, one.last_run.detail, f"then `modelyard catalog sources sync {short_name(one.name)}`")
+        for one in sources
+        if one.last_run.state == sources_pb2.SYNC_STATE_FAILED
+    ]
 
 
 def _print_instances(instances: Iterable[deploy_pb2.Instance]) -> None:

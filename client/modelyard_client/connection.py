@@ -19,10 +19,11 @@ from modelyard.catalog.v1 import (
     governance_pb2_grpc,
     hub_pb2_grpc,
     imports_pb2_grpc,
+    lifecycle_pb2_grpc,
     search_pb2_grpc,
     sources_pb2_grpc,
 )
-from modelyard.deploy.v1 import deploy_pb2_grpc
+from modelyard.deploy.v1 import deploy_pb2_grpc, notices_pb2_grpc
 from modelyard.events.v1 import dead_letters_pb2_grpc
 from modelyard.inference.v1 import inference_pb2_grpc, operations_pb2_grpc, trials_pb2_grpc
 
@@ -91,8 +92,10 @@ class Modelyard:
         self.governance = governance_pb2_grpc.GovernanceServiceStub(catalog)
         self.hub = hub_pb2_grpc.HubServiceStub(catalog)
         self.imports = imports_pb2_grpc.ImportServiceStub(catalog)
+        self.lifecycle = lifecycle_pb2_grpc.LifecycleServiceStub(catalog)
         self.deploy = deploy_pb2_grpc.DeployServiceStub(deploy)
         self.projects = deploy_pb2_grpc.ProjectServiceStub(deploy)
+        self.notices = notices_pb2_grpc.NoticeServiceStub(deploy)
         self.billing = billing_pb2_grpc.BillingServiceStub(billing)
         # Each service that consumes events keeps its own.
         self.dead_letters = {

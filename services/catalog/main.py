@@ -14,6 +14,7 @@ from modelyard.catalog.v1 import (
     governance_pb2_grpc,
     hub_pb2_grpc,
     imports_pb2_grpc,
+    lifecycle_pb2_grpc,
     search_pb2_grpc,
     sources_pb2_grpc,
 )
@@ -34,6 +35,7 @@ from chassis.service import ServiceContext, write_atomically
 from services.catalog.artifacts.sources import STORE, ByteSources, StoredFiles, WheelFiles
 from services.catalog.artifacts.store import ArtifactStore, StoreSettings
 from services.catalog.domain.downloads import UrlSigner
+from services.catalog.domain.lifecycle import Notice
 from services.catalog.domain.search import Limits
 from services.catalog.events.consumed import deployment_changed
 from services.catalog.http.app import create_app
@@ -43,6 +45,7 @@ from services.catalog.rpc.code_samples import CodeSampleServicer
 from services.catalog.rpc.governance import GovernanceServicer
 from services.catalog.rpc.hub import HubServicer
 from services.catalog.rpc.imports import ImportServicer
+from services.catalog.rpc.lifecycle import LifecycleServicer
 from services.catalog.rpc.naming import Naming
 from services.catalog.rpc.neighbours import Neighbours
 from services.catalog.rpc.search import SearchServicer
@@ -77,7 +80,8 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     async with database.reader() as session:
         check_not_behind(clock, await newest_create_time(session), settings.clock_behind_s_max)
     packages = PackageStore(settings.packages_dir or settings.data_dir / "packages")
-    await sync_content(database, clock, settings.content_dir, packages)
+    notice = Notice(settings.legacy_notice_days, settings.deprecated_notice_days)
+    await sync_content(database, clock, settings.content_dir, packages, notice)
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "catalog")
     directory = BucketRoleDirectory(bus, arrive_s=settings.access_arrive_s)
     context.spawn(directory.watch.run(), "roles")
@@ -86,11 +90,13 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     await projection.catch_up(settings.search_start_s_max)
     context.spawn(OutboxRelay(database, bus, clock).run(), "outbox relay")
     context.spawn(projection.run(), "search index")
-    context.spawn(watch_dates(database, clock, settings.lifecycle_check_s), "lifecycle")
     context.spawn(
         Consumer(bus, database, clock, "DEPLOY", "catalog-deployments", deployment_changed).run(), "deployments"
     )
     dead_letters = DeadLetterServicer(database, clock, Handlers({"catalog-deployments": deployment_changed}))
+    dates = watch_dates(database, clock, settings.lifecycle_check_s, settings.announce_days)
+    context.spawn(dates, "lifecycle")
+
     credential = token_from_file(settings.service_token_file)
     billing = service_channel(settings.billing_address, credential)
     deploy = service_channel(settings.deploy_address, credential)
@@ -117,7 +123,6 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
         "prices",
     )
     benchmarks = BenchmarkServicer(database, clock, neighbours)
-    governance = GovernanceServicer(database, clock, neighbours, policy_entries_max=settings.policy_entries_max)
     search = SearchServicer(
         database,
         clock,
@@ -126,6 +131,7 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
         _search_limits(settings),
         NearLimits(settings.search_near_below, settings.search_near_max),
     )
+    governance = GovernanceServicer(database, clock, naming, neighbours, policy_entries_max=settings.policy_entries_max)
     served = [
         ServedService(f"{PACKAGE}.CatalogService", catalog_pb2_grpc.add_CatalogServiceServicer_to_server, servicer),
         ServedService(
@@ -143,6 +149,11 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
             f"{PACKAGE}.GovernanceService",
             governance_pb2_grpc.add_GovernanceServiceServicer_to_server,
             governance,
+        ),
+        ServedService(
+            f"{PACKAGE}.LifecycleService",
+            lifecycle_pb2_grpc.add_LifecycleServiceServicer_to_server,
+            LifecycleServicer(database, clock),
         ),
         ServedService(
             f"{PACKAGE}.ImportService",

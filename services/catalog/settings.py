@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ServiceSettings
 from chassis.web_address import WebAddressRefused, check_base_url
+from services.catalog.domain.lifecycle import Notice
 from services.catalog.sources.content_files import SHIPPED
 from services.catalog.sources.hub.client import HubBounds
 from services.catalog.sources.hub.hub import HubLimits
@@ -28,6 +30,12 @@ class CatalogSettings(ServiceSettings):
     packages_dir: Path | None = None
     # How often lifecycle dates are looked at, seconds.
     lifecycle_check_s: float = 60.0
+    # Least days that the operators' content gives those who use a version: from becoming legacy, or from being told,
+    # until it takes no new deployments, and from then until it answers nothing.
+    legacy_notice_days: int = Field(default=Notice.legacy_days, ge=0)
+    deprecated_notice_days: int = Field(default=Notice.deprecated_days, ge=0)
+    # How many days ahead a change of a version is announced, as a JSON list; empty announces none.
+    announce_days: tuple[Annotated[int, Field(ge=1, le=3660)], ...] = (90, 30, 7, 1)
     # Entries in each list of a project's policy.
     policy_entries_max: int = 200
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from modelyard.deploy.v1 import deploy_pb2_grpc, trials_pb2_grpc
+from modelyard.deploy.v1 import deploy_pb2_grpc, notices_pb2_grpc, trials_pb2_grpc
 
 from chassis.access import AccessPolicy, TokenVerifier
 from chassis.bus import Bus
@@ -25,6 +25,7 @@ from services.deploy.events.consumed import Consumed
 from services.deploy.rpc.deployments import DeployServicer
 from services.deploy.rpc.directory import DatabaseRoleDirectory
 from services.deploy.rpc.neighbours import Neighbours
+from services.deploy.rpc.notices import NoticeServicer
 from services.deploy.rpc.projects import ProjectServicer
 from services.deploy.rpc.trials import TrialServicer
 from services.deploy.settings import DeploySettings
@@ -40,6 +41,7 @@ from services.deploy.weights.catalog import CatalogWeights
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 DEPLOY_SERVICE = "modelyard.deploy.v1.DeployService"
 PROJECT_SERVICE = "modelyard.deploy.v1.ProjectService"
+NOTICE_SERVICE = "modelyard.deploy.v1.NoticeService"
 TRIAL_SERVICE = "modelyard.deploy.v1.TrialService"
 
 
@@ -99,8 +101,10 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
     relay = OutboxRelay(database, bus, clock)
     context.spawn(relay.run(), "outbox relay")
     consumed = Consumed(database, reconciler.wanted)
-    context.spawn(Consumer(bus, database, clock, "CATALOG", "deploy-lifecycle", consumed.lifecycle).run(), "lifecycle")
-    dead_letters = DeadLetterServicer(database, clock, Handlers({"deploy-lifecycle": consumed.lifecycle}))
+    handlers = {"deploy-lifecycle": consumed.lifecycle, "deploy-changes-ahead": consumed.change_announced}
+    for durable, handler in handlers.items():
+        context.spawn(Consumer(bus, database, clock, "CATALOG", durable, handler).run(), durable)
+    dead_letters = DeadLetterServicer(database, clock, Handlers(handlers))
 
     limits = Limits(settings.deployments_per_endpoint_max, settings.instances_max, settings.instances_memory_bytes_max)
     neighbours = Neighbours(billing, catalog)
@@ -123,6 +127,9 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
         [
             ServedService(DEPLOY_SERVICE, deploy_pb2_grpc.add_DeployServiceServicer_to_server, deploy_servicer),
             ServedService(PROJECT_SERVICE, deploy_pb2_grpc.add_ProjectServiceServicer_to_server, project_servicer),
+            ServedService(
+                NOTICE_SERVICE, notices_pb2_grpc.add_NoticeServiceServicer_to_server, NoticeServicer(database)
+            ),
             ServedService(TRIAL_SERVICE, trials_pb2_grpc.add_TrialServiceServicer_to_server, trial_servicer),
             dead_letters.served(),
         ],

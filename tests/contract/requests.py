@@ -10,8 +10,9 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.billing.v1 import billing_pb2
-from modelyard.catalog.v1 import catalog_pb2, governance_pb2, providers_pb2, sources_pb2
-from modelyard.deploy.v1 import deploy_pb2, events_pb2
+from modelyard.catalog.v1 import catalog_pb2, governance_pb2, lifecycle_pb2, providers_pb2, sources_pb2
+from modelyard.catalog.v1 import events_pb2 as catalog_events
+from modelyard.deploy.v1 import deploy_pb2, events_pb2, notices_pb2
 from modelyard.events.v1 import dead_letters_pb2
 from modelyard.inference.v1 import inference_pb2
 from modelyard.type.v1 import money_pb2, usage_pb2
@@ -20,6 +21,7 @@ from chassis.bus import Bus
 from chassis.clock import SystemClock, time_from_ms
 from chassis.events import published_event
 from chassis.ids import new_uid
+from tests.infra.content import DATED
 from tests.infra.platform import PlatformUnderTest, ProjectUnderTest, eventually, request_for
 
 USAGE_COUNT = 3
@@ -72,6 +74,9 @@ async def open_shop(platform: PlatformUnderTest) -> Shop:
                 parent=endpoint.name, deployment_id="blue", model_version=version, quote=quote.name
             )
         )
+    await _announce_changes(shop)
+    for number in range(2):
+        await platform.admin.lifecycle.CreateNoticeOverride(_override(number))
     await platform.new_key(project)
     shop.key = await platform.new_key(project)
     await _add_sources(shop)
@@ -121,6 +126,30 @@ async def _add_sources(shop: Shop) -> None:
             return bool(seen.state == sources_pb2.SYNC_STATE_FAILED)
 
         await eventually(ended)
+
+
+async def _announce_changes(shop: Shop) -> None:
+    """A day is ahead of each version that is deployed, as the catalog says it."""
+    home, nats = shop.platform.platform.home, shop.platform.addresses.nats
+    bus = await Bus.connect(nats, home.nats_credential("catalog"), "catalog")
+    for version in shop.versions:
+        announced = catalog_events.VersionChangeAnnounced(
+            model_version=version, change=lifecycle_pb2.VERSION_CHANGE_LEGACY, days_ahead=90
+        )
+        announced.change_time.FromMilliseconds(SystemClock().now_ms() + 90 * 86_400_000)
+        await bus.publish(
+            published_event(
+                "catalog",
+                "version",
+                "change-announced",
+                announced,
+                project_uid=None,
+                aggregate_uid=new_uid(),
+                sequence=1,
+                time=SystemClock().now(),
+            )
+        )
+    await bus.close()
 
 
 async def _publish_usage(shop: Shop) -> None:
@@ -210,6 +239,7 @@ async def _wait_for_lists(shop: Shop) -> None:
         callables = (await client.inference.ListCallable(inference_pb2.ListCallableRequest())).callables
         instances = (await admin.deploy.ListInstances(deploy_pb2.ListInstancesRequest())).instances
         letters = await admin.dead_letters["billing"].ListDeadLetters(dead_letters_pb2.ListDeadLettersRequest())
+        notices = (await admin.notices.ListNotices(notices_pb2.ListNoticesRequest(parent=project))).notices
         lines = [line.id for line in bill.lines if line.record_count > 1]
         shop.line = lines[0] if lines else ""
         counts = (
@@ -217,6 +247,7 @@ async def _wait_for_lists(shop: Shop) -> None:
             len(callables) >= len(shop.versions),
             len(instances) >= len(shop.versions),
             len(letters.dead_letters) >= DEAD_LETTER_COUNT,
+            len(notices) >= len(shop.versions),
         )
         return bool(shop.line) and all(counts)
 
@@ -269,11 +300,24 @@ def _source(request: Any, shop: Shop, number: int) -> None:
     request.source.CopyFrom(_a_source())
 
 
+def _override(number: int) -> lifecycle_pb2.CreateNoticeOverrideRequest:
+    return lifecycle_pb2.CreateNoticeOverrideRequest(
+        model_version=f"{DATED[0]}/versions/1",
+        dates=lifecycle_pb2.LifecycleDates(retirement=f"2030-01-{number + 1:02d}"),
+        reason="a test of contracts",
+    )
+
+
+def _notice_override(request: Any, shop: Shop, number: int) -> None:
+    request.MergeFrom(_override(number))
+
+
 _FILL: dict[str, Callable[[Any, Shop, int], None]] = {
     "CreateEndpointRequest": _endpoint,
     "CreateDeploymentRequest": _deployment,
     "CreateProjectRequest": _project,
     "CreateApiKeyRequest": _api_key,
+    "CreateNoticeOverrideRequest": _notice_override,
     "CreateQuoteRequest": _quote,
     "CreateModelSourceRequest": _source,
 }

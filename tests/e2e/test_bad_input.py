@@ -184,7 +184,10 @@ def test_another_projects_quote_is_refused(shop: Shop) -> None:
 
 
 def test_a_retired_version_answers_410_and_takes_no_new_deployments(shop: Shop) -> None:
-    """The date travels from the catalog through the route to the gateway, which refuses by its own clock."""
+    """An admin lets it end at once; the date travels from the catalog through the route to the gateway, which refuses by
+    its own clock."""
+    why = "its publisher took it back"
+    shop.up.run("lifecycle", "override", "all-minilm-l6-v2", "--retirement", RETIRED, "--reason", why)
     file = shop.content / "models" / "sentence-transformers.yaml"
     content = yaml.safe_load(file.read_text())
     content["models"][0]["versions"][0]["lifecycle"] = {"retirement": RETIRED}

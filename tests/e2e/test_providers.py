@@ -221,3 +221,5 @@ def test_a_source_that_cannot_be_read_says_why(reseller: Up, shop: Shop) -> None
     key_file.chmod(0o600)
     assert "may be read by others" in run["detail"]
     assert (run["state"], run["counts"]["withdrawn"]) == ("SYNC_STATE_FAILED", "0")
+    status = json.loads(reseller.run("status", "--json", status=1).stdout)
+    assert [part["name"] for part in status["parts"] if not part["ok"]] == ["sources/wholesale"]

@@ -18,8 +18,16 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from modelyard.billing.v1 import billing_pb2
-from modelyard.catalog.v1 import artifacts_pb2, catalog_pb2, governance_pb2, hub_pb2, imports_pb2, sources_pb2
-from modelyard.deploy.v1 import deploy_pb2
+from modelyard.catalog.v1 import (
+    artifacts_pb2,
+    catalog_pb2,
+    governance_pb2,
+    hub_pb2,
+    imports_pb2,
+    lifecycle_pb2,
+    sources_pb2,
+)
+from modelyard.deploy.v1 import deploy_pb2, notices_pb2
 from modelyard.events.v1 import dead_letters_pb2
 from modelyard.inference.v1 import inference_pb2, operations_pb2
 from modelyard.type.v1 import access_pb2
@@ -28,6 +36,7 @@ from modelyard_client import Addresses, Modelyard, ModelyardError
 from chassis.access import issue_token
 from chassis.ids import new_uid
 from embedded.platform import Platform, running_platform
+from tests.infra.content import content_with_dates
 from tests.infra.packages import installed_packages
 
 # A change of a project or a key reaches every service in well under this.
@@ -146,8 +155,8 @@ class PlatformUnderTest:
 
 def service_methods() -> list[MethodDescriptor]:
     """Every RPC of the platform's own contracts, in the order they are declared."""
-    catalog = (artifacts_pb2, catalog_pb2, governance_pb2, hub_pb2, imports_pb2, sources_pb2)
-    files = (*catalog, deploy_pb2, billing_pb2, inference_pb2, operations_pb2, dead_letters_pb2)
+    catalog = (artifacts_pb2, catalog_pb2, governance_pb2, hub_pb2, imports_pb2, lifecycle_pb2, sources_pb2)
+    files = (*catalog, deploy_pb2, notices_pb2, billing_pb2, inference_pb2, operations_pb2, dead_letters_pb2)
     return [
         method for file in files for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods
     ]
@@ -210,7 +219,8 @@ async def platform_under_test(data_dir: Path) -> AsyncIterator[PlatformUnderTest
     quick = {f"MODELYARD_{service}_ACCESS_ARRIVE_S": "0.3" for service in ("BILLING", "CATALOG", "INFERENCE")}
     # Every shipped model that can run here does.
     packages = {f"MODELYARD_{service}_PACKAGES_DIR": str(installed_packages()) for service in ("CATALOG", "DEPLOY")}
-    async with running_platform(data_dir, keep, {**os.environ, **quick, **packages}) as platform:
+    content = {"MODELYARD_CATALOG_CONTENT_DIR": str(content_with_dates(data_dir.parent / "content"))}
+    async with running_platform(data_dir, keep, {**os.environ, **quick, **packages, **content}) as platform:
         addresses = Addresses.read(platform.home.addresses)
         async with Modelyard.from_file(platform.home.addresses) as admin:
             under_test = PlatformUnderTest(platform, addresses, admin)

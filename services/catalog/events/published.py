@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from modelyard.catalog.v1 import catalog_pb2, events_pb2, providers_pb2
+from modelyard.catalog.v1 import catalog_pb2, events_pb2, lifecycle_pb2, providers_pb2
 
 from chassis.events import Event, published_event
 from chassis.timestamps import timestamp
+from services.catalog.domain.lifecycle import midnight
+from services.catalog.storage.queries.lifecycle import Ahead
 
 
 def versions_published(versions: Sequence[tuple[str, str, int]], now: datetime) -> Event:
@@ -57,6 +59,30 @@ def lifecycle_changed(
         "catalog",
         "version",
         "lifecycle-changed",
+        message,
+        project_uid=None,
+        aggregate_uid=uid,
+        sequence=sequence,
+        time=now,
+    )
+
+
+def change_announced(
+    model_version: str, uid: str, ahead: Ahead, days_ahead: int, sequence: int, now: datetime
+) -> Event:
+    """A change is ahead of a version."""
+    message = events_pb2.VersionChangeAnnounced(
+        model_version=model_version,
+        uid=uid,
+        change=lifecycle_pb2.VersionChange.ValueType(ahead.change),
+        change_time=timestamp(midnight(ahead.day)),
+        days_ahead=days_ahead,
+        replacement=ahead.replacement,
+    )
+    return published_event(
+        "catalog",
+        "version",
+        "change-announced",
         message,
         project_uid=None,
         aggregate_uid=uid,

@@ -16,9 +16,18 @@ from chassis.paging import page_size, page_token_decode, page_token_encode, spli
 from chassis.rpc.checks import check_to_proto
 from chassis.timestamps import timestamp
 from services.catalog.domain.checks import Option
-from services.catalog.domain.names import COLLECTION, INSTANCE_TYPE, MODEL, PUBLISHER, VERSION
+from services.catalog.domain.names import (
+    COLLECTION,
+    INSTANCE_TYPE,
+    MODEL,
+    OWN_MODEL,
+    OWN_VERSION,
+    PUBLISHER,
+    VERSION,
+)
 from services.catalog.domain.policy import Policy, check_policy
 from services.catalog.rpc.convert import instance_type_to_proto, version_to_proto
+from services.catalog.rpc.naming import Naming
 from services.catalog.rpc.neighbours import Neighbours
 from services.catalog.storage.queries import governance
 from services.catalog.storage.tables import LicenseAcceptanceRow, PolicyRow
@@ -50,9 +59,12 @@ class GovernanceServicer(governance_pb2_grpc.GovernanceServiceServicer):
         policy_entries_max: Entries in each list of a policy.
     """
 
-    def __init__(self, database: Database, clock: Clock, neighbours: Neighbours, *, policy_entries_max: int) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, naming: Naming, neighbours: Neighbours, *, policy_entries_max: int
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._naming = naming
         self._neighbours = neighbours
         self._policy_entries_max = policy_entries_max
 
@@ -177,13 +189,13 @@ class GovernanceServicer(governance_pb2_grpc.GovernanceServiceServicer):
     async def ListInstanceTypeFits(
         self, request: governance_pb2.ListInstanceTypeFitsRequest, context: Context
     ) -> governance_pb2.ListInstanceTypeFitsResponse:
-        _check_version_name(request.parent, "parent")
-        scope = f"ListInstanceTypeFits/{request.parent}"
+        name = await self._naming.model_or_version_name(request, "parent")
+        scope = f"ListInstanceTypeFits/{name}"
         (after,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         prices = await self._neighbours.hourly_prices()
         async with self._database.reader() as session:
-            fits = await instance_type_fits(session, await find_version(session, request.parent), prices)
+            fits = await instance_type_fits(session, await find_version(session, name), prices)
         page, more = split_page([fit for fit in fits if fit.shape.id > after][: limit + 1], limit)
         return governance_pb2.ListInstanceTypeFitsResponse(
             fits=[_fit_to_proto(fit) for fit in page],
@@ -223,7 +235,7 @@ class GovernanceServicer(governance_pb2_grpc.GovernanceServiceServicer):
 
 def _check_version_name(name: str, field: str) -> None:
     """Refuse what can be the name of neither a model nor a version."""
-    if not MODEL.matches(name):
+    if not any(pattern.matches(name) for pattern in (MODEL, OWN_MODEL, OWN_VERSION)):
         VERSION.parse(name, field)
 
 

@@ -46,6 +46,11 @@ class Naming:
         VERSION.parse(given, field)
         return given
 
+    async def model_or_version_name(self, request: Message, field: str = "name") -> str:
+        """The same of what is either."""
+        is_version = "/versions/" in getattr(request, field)
+        return await (self.version_name if is_version else self.model_name)(request, field)
+
     async def _project(self, request: Message, field: str) -> str:
         """Name of the project of a request, also where it came by uid; checked like a rule of a proto."""
         rule = access_pb2.AccessRule(role=access_pb2.ROLE_READER, project=field, services=_SERVICES)

@@ -83,19 +83,19 @@ async def check_model(
     return Checked(findings, named, row, [] if option is Option.SERVERLESS else fitting(found, offered))
 
 
-async def find_version(session: AsyncSession, name: str, project_uid: str = "") -> Named:
+async def find_version(session: AsyncSession, name: str, project_uid: str | None = None) -> Named:
     """The version that a resource name means.
 
     Args:
         name: Of a model, which means its newest version, or of a version, also `versions/latest`.
-        project_uid: Whose own models are seen besides everybody's.
+        project_uid: Whose own models are seen besides everybody's; None where the caller has looked at that.
 
     Raises:
         ModelNotFound: nobody, or only another project, has it.
     """
     model_name, _, version = name.partition("/versions/")
     model = await stored.model(session, model_name)
-    if model is None or model.project_uid not in ("", project_uid):
+    if model is None or (project_uid is not None and model.project_uid not in ("", project_uid)):
         raise ModelNotFound(
             f"model {model_name!r} does not exist; `modelyard models` shows those that do", field="model_version"
         )

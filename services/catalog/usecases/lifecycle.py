@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import date, datetime
 
 from modelyard.catalog.v1 import providers_pb2
@@ -15,6 +16,7 @@ from services.catalog.events.published import lifecycle_changed
 from services.catalog.storage.queries.models import models, newest_change, versions_due
 from services.catalog.storage.queries.pages import take_turns
 from services.catalog.storage.tables import VersionRow
+from services.catalog.usecases.announcements import announce_changes
 
 log = get_logger(__name__)
 
@@ -38,11 +40,12 @@ async def announce_stages(database: Database, clock: Clock) -> int:
     return len(due)
 
 
-async def watch_dates(database: Database, clock: Clock, check_s: float) -> None:
-    """Announce stages for ever; while the database is away their day is announced when it is back."""
+async def watch_dates(database: Database, clock: Clock, check_s: float, announce_days: Sequence[int]) -> None:
+    """Announce stages and what is ahead for ever; what comes while the database is away is announced when it is back."""
     while True:
         try:
             await announce_stages(database, clock)
+            await announce_changes(database, clock, announce_days)
         except DATABASE_ERRORS as error:
             log.warning("lifecycle dates wait", error=str(error), retry_s=check_s)
         await asyncio.sleep(check_s)
@@ -82,14 +85,15 @@ def stage_of(row: VersionRow, now: datetime) -> Stage:
 
 def dates_of(row: VersionRow) -> Dates:
     """When the stages of a version begin."""
-    return Dates(row.preview, _day(row.legacy_date), _day(row.deprecation_date), _day(row.retirement_date))
+    return Dates(row.preview, day_of(row.legacy_date), day_of(row.deprecation_date), day_of(row.retirement_date))
 
 
 def moment_of(text: str) -> datetime | None:
     """The moment a stored day begins, UTC; None where none is set."""
-    day = _day(text)
+    day = day_of(text)
     return None if day is None else midnight(day)
 
 
-def _day(text: str) -> date | None:
+def day_of(text: str) -> date | None:
+    """A stored day; None where none is set."""
     return date.fromisoformat(text) if text else None

@@ -14,6 +14,7 @@ from sqlalchemy import insert
 
 from chassis.database import Database, UnitOfWork
 from chassis.ids import new_uid
+from services.catalog.domain.lifecycle import Notice
 from services.catalog.domain.names import MODEL
 from services.catalog.domain.records import (
     ModelRecord,
@@ -35,11 +36,13 @@ from services.catalog.storage.tables import (
     VersionRow,
 )
 from services.catalog.usecases.lifecycle import stage_of
+from services.catalog.usecases.notice import refused_for_notice
 from services.catalog.usecases.version_rows import (
     change_version,
     completes,
     days_of,
     facts_of,
+    lifecycle_dates,
     lifecycle_stage,
     stored_days,
     version_values,
@@ -63,6 +66,8 @@ _DEFLATE_FAST = 1
 _encode = msgspec.json.Encoder().encode
 # A message of the broker has room for twice as many of the longest names.
 _VERSIONS_PER_EVENT = 1000
+# Field of refusals that an override lifts.
+NOTICE_FIELD = "lifecycle.notice"
 # A chain of replacements is followed this far.
 _REPLACEMENTS_MAX = 32
 
@@ -99,7 +104,13 @@ class _Known:
 
 
 async def put_models(
-    uow: UnitOfWork, database: Database, now: datetime, source: str, records: Sequence[ModelRecord]
+    uow: UnitOfWork,
+    database: Database,
+    now: datetime,
+    source: str,
+    records: Sequence[ModelRecord],
+    *,
+    notice: Notice | None = None,
 ) -> PutResult:
     """Store what one source says of some models, each wholly or not at all.
 
@@ -108,6 +119,8 @@ async def put_models(
             brought it.
         records: Each model once. Versions that are stored and not among them stay; where the newest of them is older
             than the newest stored one, the model's own facts stay too.
+        notice: The least notice that new dates of a stored version give to those who use it; None takes dates as they
+            were published elsewhere.
     """
     await take_turns(uow, database)
     names = {MODEL.format(publisher=record.publisher, model=record.model): record for record in records}
@@ -127,10 +140,11 @@ async def put_models(
         else:
             to_put[name] = (record, digest)
     known = await _load(uow, rows, to_put)
+    early = {} if notice is None else await _ends_early(uow, to_put, known, now, notice)
     circles = await _circles(uow, {name: record for name, (record, _) in to_put.items()})
     batch = _Batch(now, source, await newest_change(uow.session), known)
     for name, (record, digest) in to_put.items():
-        refusal = circles.get(name) or _refusal(name, record, known.versions, now)
+        refusal = circles.get(name) or _refusal(name, record, known.versions, now) or early.get(name)
         if refusal is not None:
             result.refused.append(refusal)
         elif not batch.put(uow, name, record, digest):
@@ -153,6 +167,21 @@ async def _load(uow: UnitOfWork, rows: dict[str, ModelRow], to_put: dict[str, tu
         texts=await texts_of(uow.session, [row.uid for row in stored]),
         versions=await versions(uow.session, [*version_names, *(row.latest_version for row in stored)]),
     )
+
+
+async def _ends_early(
+    uow: UnitOfWork, to_put: dict[str, tuple[ModelRecord, str]], known: _Known, now: datetime, notice: Notice
+) -> dict[str, Refusal]:
+    """Refusals of records whose versions would end with less notice than is promised, without an override."""
+    wanted = {
+        f"{name}/versions/{version.version}": lifecycle_dates(version.lifecycle)
+        for name, (record, _) in to_put.items()
+        for version in record.versions
+    }
+    return {
+        (model := name.partition("/versions/")[0]): Refusal(model, NOTICE_FIELD, reason)
+        for name, reason in (await refused_for_notice(uow, wanted, known.versions, now, notice)).items()
+    }
 
 
 async def _circles(uow: UnitOfWork, records: dict[str, ModelRecord]) -> dict[str, Refusal]:

@@ -167,6 +167,10 @@ async def create_source(
         before = await answered_before(uow, database, principal, request, sources_pb2.ModelSource)
         if before is not None:
             return before
+        if await queries.source(uow.session, request.source_id) is not None:
+            raise SourceExists(
+                f"source {request.source_id!r} exists; choose another name, or update it", field="source_id"
+            )
         await _check_collection(uow, spec)
         row = SourceRow(
             id=request.source_id,
@@ -179,18 +183,9 @@ async def create_source(
             lease_until=None,
             create_time=now,
         )
-        sources = table(SourceRow)
-        added = await database.insert_ignoring(uow, sources, [row.model_dump()], returning=[sources.c.id])
-        if not added:
-            # Another process may have answered the same request meanwhile: that answer stands.
-            before = await answered_before(uow, database, principal, request, sources_pb2.ModelSource)
-            if before is not None:
-                return before
-            raise SourceExists(f"source {row.id!r} exists; choose another name, or update it", field="source_id")
-        stored = await _load(uow, database, row.id)
-        run = _wanted_run(uow, stored, spec, principal, clock)
+        run = _wanted_run(uow, row, spec, principal, clock)
         await _put_publisher(uow, database, spec)
-        answer = answer_of(stored, run, 0)
+        answer = answer_of(row, run, 0)
         await remember_answer(uow, database, clock, principal, request, answer)
         return answer
 

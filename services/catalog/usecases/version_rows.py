@@ -71,7 +71,12 @@ def _artifacts(version: VersionRecord) -> list[dict[str, Any]]:
 
 def lifecycle_stage(lifecycle: Lifecycle, now: datetime) -> Stage:
     """The stage that a lifecycle's dates say."""
-    return stage_at(Dates(lifecycle.preview, lifecycle.legacy, lifecycle.deprecation, lifecycle.retirement), now)
+    return stage_at(lifecycle_dates(lifecycle), now)
+
+
+def lifecycle_dates(lifecycle: Lifecycle) -> Dates:
+    """The dates that decide a version's stage."""
+    return Dates(lifecycle.preview, lifecycle.legacy, lifecycle.deprecation, lifecycle.retirement)
 
 
 def days_of(lifecycle: Lifecycle) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What deploy hears: lifecycle changes of versions it has deployed."""
+"""What deploy hears of versions: what changed, and what is ahead."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from chassis.database import Database, UnitOfWork
 from chassis.events import Event, decode_event
 from services.deploy.storage import queries
 from services.deploy.usecases.changes import Changes
+from services.deploy.usecases.notices import give_notice
 from services.deploy.usecases.versions import bring_up_to_date, hear
 
 
@@ -39,3 +40,8 @@ class Consumed:
             deployment.revision += 1
             uow.session.add(deployment)
         self._wanted.signal()
+
+    async def change_announced(self, uow: UnitOfWork, event: Event) -> None:
+        """Durable `deploy-changes-ahead`: projects that have deployed the version are told."""
+        announced = decode_event(event, events_pb2.VersionChangeAnnounced)
+        await give_notice(uow, self._database, announced, event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from modelyard.catalog.v1 import lifecycle_pb2
 from modelyard.deploy.v1 import events_pb2, routes_pb2
 from modelyard.type.v1 import access_pb2
 
@@ -11,7 +12,7 @@ from chassis.clock import time_from_ms
 from chassis.events import Event, Projection, published_event
 from chassis.timestamps import timestamp
 from services.deploy.domain.deployments import DeploymentState
-from services.deploy.storage.tables import ApiKeyRow, DeploymentRow, InstanceRow, ProjectRow
+from services.deploy.storage.tables import ApiKeyRow, DeploymentRow, InstanceRow, NoticeRow, ProjectRow
 
 
 def project_created(row: ProjectRow) -> Event:
@@ -46,6 +47,29 @@ def deployment_changed(row: DeploymentRow, now: datetime) -> Event:
         aggregate_uid=row.uid,
         sequence=row.revision,
         time=now,
+    )
+
+
+def deployment_change_announced(row: DeploymentRow, notice: NoticeRow) -> Event:
+    """A project is told that a change is ahead of the version behind a deployment."""
+    message = events_pb2.DeploymentChangeAnnounced(
+        deployment_uid=row.uid,
+        deployment=row.resource,
+        model_version=row.model_version,
+        change=lifecycle_pb2.VersionChange.ValueType(notice.change),
+        change_time=timestamp(notice.change_time),
+        days_ahead=notice.days_ahead,
+        replacement=notice.replacement,
+    )
+    return published_event(
+        "deploy",
+        "deployment",
+        "change-announced",
+        message,
+        project_uid=row.project_uid,
+        aggregate_uid=row.uid,
+        sequence=row.revision,
+        time=notice.create_time,
     )
 
 

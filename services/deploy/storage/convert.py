@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from modelyard.deploy.v1 import deploy_pb2
+from modelyard.catalog.v1 import lifecycle_pb2
+from modelyard.deploy.v1 import deploy_pb2, notices_pb2
 from modelyard.type.v1 import access_pb2
 
 from chassis.clock import time_from_ms
@@ -18,6 +19,7 @@ from services.deploy.storage.tables import (
     DeploymentRow,
     EndpointRow,
     InstanceRow,
+    NoticeRow,
     ProjectRow,
 )
 
@@ -106,4 +108,18 @@ def instance_to_proto(row: InstanceRow, owner: str = "") -> deploy_pb2.Instance:
         release_time=None if row.release_ms is None else _stamp(time_from_ms(row.release_ms)),
         limits=row.limits,
         owner=owner,
+    )
+
+
+def notice_to_proto(row: NoticeRow, project: str) -> notices_pb2.Notice:
+    return notices_pb2.Notice(
+        name=f"projects/{project}/notices/{row.uid}",
+        deployment=row.deployment,
+        deployment_uid=row.deployment_uid,
+        model_version=row.model_version,
+        change=lifecycle_pb2.VersionChange.ValueType(row.change),
+        change_time=_stamp(row.change_time),
+        days_ahead=row.days_ahead,
+        replacement=row.replacement,
+        create_time=_stamp(row.create_time),
     )

@@ -17,6 +17,7 @@ from services.deploy.storage.tables import (
     DeploymentRow,
     EndpointRow,
     InstanceRow,
+    NoticeRow,
     PoolRow,
     ProjectRow,
     SeenVersionRow,
@@ -292,6 +293,13 @@ async def seen_version_locked(uow: UnitOfWork, database: Database, uid: str, mod
     query = database.locking(select(SeenVersionRow).where(_SEEN.c.uid == uid))
     row: SeenVersionRow = (await uow.session.execute(query)).scalar_one()
     return row
+
+
+async def notices_page(session: AsyncSession, project_uid: str, before: str, limit: int) -> list[NoticeRow]:
+    """Notices of a project before a uid, newest first; uids are in time order."""
+    columns = table(NoticeRow).c
+    query = select(NoticeRow).where(columns.project_uid == project_uid).order_by(columns.uid.desc()).limit(limit)
+    return await _all(session, query.where(columns.uid < before) if before else query)
 
 
 async def pools(session: AsyncSession) -> list[PoolRow]:

@@ -137,6 +137,26 @@ class SeenVersionRow(DeployTable, table=True):
     change: bytes = Field(sa_type=LargeBinary)
 
 
+class NoticeRow(DeployTable, table=True):
+    """A project was told that a change is ahead of the version behind a deployment; written once.
+
+    At most one for each change and announcement of a deployment, so their number follows that of deployments.
+    """
+
+    __tablename__ = "notice"
+    uid: str = Field(primary_key=True)
+    project_uid: str = Field(index=True)
+    deployment_uid: str
+    deployment: str
+    model_version: str
+    # A number of modelyard.catalog.v1.VersionChange.
+    change: int
+    change_time: datetime = Field(sa_type=UtcTime)
+    days_ahead: int
+    replacement: str
+    create_time: datetime = Field(sa_type=UtcTime)
+
+
 class PoolRow(DeployTable, table=True):
     """The shared warm instance of one model version."""
 

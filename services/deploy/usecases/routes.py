@@ -91,5 +91,6 @@ def _route_deployment(
         quote=row.quote,
         targets=targets,
         retire_time=None if row.retire_time is None else timestamp(row.retire_time),
+        deprecation_time=version.deprecation_time if version.HasField("deprecation_time") else None,
         provider=version.provider if version.HasField("provider") else None,
     )

@@ -9,6 +9,7 @@ from modelyard.deploy.v1 import routes_pb2
 
 from chassis.bus import Bus
 from chassis.clock import Clock, ms_from_time
+from services.inference.access.dates import tell_dates
 from services.inference.domain.balance import choose_by_weight
 from services.inference.domain.calls import split_address
 from services.inference.domain.errors import DeploymentRetired, ModelNotCallable, NoReadyInstance, RoutesStale
@@ -35,7 +36,7 @@ class RouteDirectory:
         self.watch = bus.watch_bucket(self.BUCKET, self._changed)
 
     def find(self, key: routes_pb2.KeyAccess, model: str) -> Destination:
-        """The deployment that takes this call.
+        """The deployment that takes this call; the dates of its version are told beside the answer.
 
         Raises:
             ModelNotCallable: no such endpoint or deployment for this key, or it takes no traffic.
@@ -56,6 +57,7 @@ class RouteDirectory:
                 f"model {model!r} is not callable with this key; GET /v1/models lists what is", field="model"
             )
         deployment = _named(route, named, model) if named else _by_traffic(route, model)
+        tell_dates(deployment)
         if deployment.HasField("retire_time") and deployment.retire_time.ToMilliseconds() <= ms_from_time(
             self._clock.now()
         ):

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chassis.errors import InvalidArgument, NotFound, Problem
 from chassis.http_server import Outermost, until_disconnect
 from chassis.telemetry import get_logger, request_id
+from services.inference.access.dates import tell_dates
 from services.inference.access.keys import KeyDirectory
 from services.inference.domain.errors import BodyTooLarge, ModelNotCallable
 from services.inference.domain.media import IMAGES_MAX
@@ -160,6 +161,7 @@ class _Api:
         key, wanted = await self._key(request), request.path_params["model"]
         for name, destination in self._calls.routes.callable_with(key):
             if name == wanted:
+                tell_dates(destination.deployment)
                 return JsonResponse(_model(name, destination), headers=_headers())
         raise ModelNotCallable(
             f"model {wanted[:80]!r} is not callable with this key; GET /v1/models lists what is", field="model"

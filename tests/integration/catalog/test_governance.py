@@ -14,7 +14,7 @@ from modelyard.catalog.v1 import catalog_pb2, governance_pb2
 from modelyard.deploy.v1 import deploy_pb2, deploy_pb2_grpc
 from modelyard.type.v1 import money_pb2
 
-from chassis.access import Caller
+from chassis.access import AccessPolicy, Caller, TokenVerifier
 from chassis.access.caller import CallerKind, set_current_caller
 from chassis.database import Database
 from chassis.errors import DependencyUnavailable, EtagMismatch, InvalidArgument, Problem
@@ -22,6 +22,7 @@ from chassis.rpc import service_channel
 from services.catalog.domain.errors import InstanceTypeNotFound, LicenseDigestMismatch, ModelNotFound
 from services.catalog.main import MIGRATIONS
 from services.catalog.rpc.governance import GovernanceServicer
+from services.catalog.rpc.naming import Naming
 from services.catalog.rpc.neighbours import Neighbours
 from services.catalog.storage.tables import CHASSIS
 from services.catalog.usecases.sync_content import sync_content
@@ -38,6 +39,8 @@ from tests.integration.catalog.build import (
     write_content,
 )
 
+# Nobody asks for a project's own models here.
+NAMING = Naming(AccessPolicy(TokenVerifier(None)))
 PARENT, POLICY = "projects/shop", "projects/shop/policy"
 TALKER = f"{MODEL_NAME}/versions/1"
 HOUR_MS = 3_600_000
@@ -122,7 +125,7 @@ async def database(make_database: DatabaseFactory, content: Path) -> Database:
 @pytest.fixture
 def servicer(database: Database, channel: grpc.aio.Channel) -> GovernanceServicer:
     act_as("user:ann")
-    return GovernanceServicer(database, ManualClock(), Neighbours(channel, channel), policy_entries_max=10)
+    return GovernanceServicer(database, ManualClock(), NAMING, Neighbours(channel, channel), policy_entries_max=10)
 
 
 def act_as(principal: str, project: str = "shop") -> None:
@@ -359,7 +362,7 @@ async def test_without_billing_there_are_no_prices(database: Database) -> None:
     """A fit without its price would look free; nothing is answered until billing is back."""
     channel = service_channel("127.0.0.1:1", lambda: "token", deadline_s=2)
     act_as("user:ann")
-    servicer = GovernanceServicer(database, ManualClock(), Neighbours(channel, channel), policy_entries_max=10)
+    servicer = GovernanceServicer(database, ManualClock(), NAMING, Neighbours(channel, channel), policy_entries_max=10)
     with pytest.raises(Problem) as caught:
         await servicer.ListInstanceTypeFits(governance_pb2.ListInstanceTypeFitsRequest(parent=TALKER), None)
     assert caught.value.reason == DependencyUnavailable.reason

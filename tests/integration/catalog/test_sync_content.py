@@ -288,7 +288,7 @@ async def test_dates_are_watched_while_the_database_comes_and_goes(
         return count
 
     monkeypatch.setattr(lifecycle, "announce_stages", announce)
-    watch = asyncio.create_task(watch_dates(database, ManualClock(datetime(2026, 2, 2, tzinfo=UTC)), 0.01))
+    watch = asyncio.create_task(watch_dates(database, ManualClock(datetime(2026, 2, 2, tzinfo=UTC)), 0.01, ()))
     try:
         async with asyncio.timeout(10):
             await asyncio.wait([watch, asyncio.create_task(announced.wait())], return_when=asyncio.FIRST_COMPLETED)

@@ -139,7 +139,8 @@ async def test_the_provisioner_reads_nothing(nats: Broker) -> None:
 
 
 async def test_a_subscriber_hears_its_project_and_nothing_else(nats: Broker) -> None:
-    """One project's billing subjects; not another's, not everything, no stream, no consumer, no inbox."""
+    """One project's billing subjects and what is ahead of its deployments; not another's, not everything, no stream, no
+    consumer, no inbox."""
     refusals: list[str] = []
     client = await nats.client_with(nats.subscriber_credential(OURS), "dashboard", refusals)
     heard: asyncio.Queue[bytes] = asyncio.Queue()
@@ -154,6 +155,13 @@ async def test_a_subscriber_hears_its_project_and_nothing_else(nats: Broker) -> 
     for project, data in ((THEIRS, b"theirs"), (OURS, b"ours")):
         await billing.publish_raw(f"modelyard.billing.v1.usage.posted.{project}", data, {})
     assert await asyncio.wait_for(heard.get(), 5) == b"ours"
+    await client.subscribe(f"modelyard.deploy.v1.deployment.change-announced.{OURS}", cb=hear)
+    await client.flush()
+    assert not refusals
+    deploy = await nats.bus_as("deploy")
+    for project, data in ((THEIRS, b"theirs"), (OURS, b"told")):
+        await deploy.publish_raw(f"modelyard.deploy.v1.deployment.change-announced.{project}", data, {})
+    assert await asyncio.wait_for(heard.get(), 5) == b"told"
     assert heard.empty()
 
     for subject in (
@@ -163,6 +171,8 @@ async def test_a_subscriber_hears_its_project_and_nothing_else(nats: Broker) -> 
         f"modelyard.billing.v1.*.*.{THEIRS}",
         "modelyard.billing.v1.*.*.*",
         f"modelyard.deploy.v1.*.*.{OURS}",
+        f"modelyard.deploy.v1.deployment.changed.{OURS}",
+        f"modelyard.deploy.v1.deployment.change-announced.{THEIRS}",
         "modelyard.inference.v1.usage.recorded._",
         "$KV.>",
         "$JS.API.>",

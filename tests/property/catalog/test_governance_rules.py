@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.catalog.domain.fit import Needs, Shape, misfits
-from services.catalog.domain.lifecycle import Dates, Stage, midnight, stage_at
+from services.catalog.domain.lifecycle import (
+    Dates,
+    Notice,
+    Stage,
+    announcement_due,
+    midnight,
+    short_notice,
+    stage_at,
+)
 from services.catalog.domain.policy import Policed, Policy, violations
 
 counts = st.integers(0, 200)
@@ -69,3 +77,32 @@ def test_stages_only_move_forward(preview: bool, dates: list[date], hours: int, 
     now = midnight(dates[0]) + timedelta(hours=hours)
     assert stage_at(lifecycle, now) <= stage_at(lifecycle, now + timedelta(hours=later))
     assert stage_at(lifecycle, midnight(dates[2])) is Stage.RETIRED
+
+
+@given(days, st.dates(date(2025, 6, 1), date(2027, 6, 1)), st.integers(0, 400), st.integers(0, 400))
+def test_what_was_promised_once_may_be_prolonged(dates: list[date], today: date, deprecated: int, retired: int) -> None:
+    """The same dates, and any that end later, never give too little notice."""
+    before = Dates(False, *dates)
+    later = replace(before, deprecation=dates[1] + timedelta(days=deprecated))
+    later = replace(later, retirement=dates[2] + timedelta(days=deprecated + retired))
+    assert not list(short_notice(before, before, today, Notice()))
+    assert not list(short_notice(before, later, today, Notice()))
+
+
+@given(days, st.dates(date(2025, 6, 1), date(2027, 6, 1)))
+def test_new_dates_that_pass_give_the_promised_notice(dates: list[date], today: date) -> None:
+    """Whoever is told today has at least the promised days, in each stage."""
+    legacy, deprecation, retirement = dates
+    notice = Notice(30, 90)
+    if not list(short_notice(Dates(), Dates(False, *dates), today, notice)):
+        assert (deprecation - max(today, legacy)).days >= notice.legacy_days
+        assert (retirement - max(today, deprecation)).days >= notice.deprecated_days
+
+
+@given(st.integers(1, 200), st.lists(st.integers(1, 200), max_size=5))
+def test_the_nearest_announcement_is_due(days_left: int, announce_days: list[int]) -> None:
+    """Of those whose day has come the one closest to the change; the count never rises as time goes by."""
+    due = announcement_due(days_left, announce_days)
+    assert due is None or (due in announce_days and due >= days_left)
+    later = announcement_due(days_left + 1, announce_days)
+    assert later is None or (due is not None and due <= later)

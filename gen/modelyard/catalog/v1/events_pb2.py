@@ -24,20 +24,23 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from modelyard.catalog.v1 import catalog_pb2 as modelyard_dot_catalog_dot_v1_dot_catalog__pb2
+from modelyard.catalog.v1 import lifecycle_pb2 as modelyard_dot_catalog_dot_v1_dot_lifecycle__pb2
 from modelyard.catalog.v1 import providers_pb2 as modelyard_dot_catalog_dot_v1_dot_providers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelyard/catalog/v1/events.proto\x12\x14modelyard.catalog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"modelyard/catalog/v1/catalog.proto\x1a$modelyard/catalog/v1/providers.proto\"M\n\x11VersionsPublished\x12\x38\n\x08versions\x18\x01 \x03(\x0b\x32&.modelyard.catalog.v1.VersionPublished\"k\n\x10VersionPublished\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x33\n\x05stage\x18\x03 \x01(\x0e\x32$.modelyard.catalog.v1.LifecycleStage\"\xa6\x02\n\x17VersionLifecycleChanged\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x33\n\x05stage\x18\x03 \x01(\x0e\x32$.modelyard.catalog.v1.LifecycleStage\x12/\n\x0bretire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x64\x65precation_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breplacement\x18\x06 \x01(\t\x12\x36\n\x08provider\x18\n \x01(\x0b\x32$.modelyard.catalog.v1.ProviderTargetb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!modelyard/catalog/v1/events.proto\x12\x14modelyard.catalog.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"modelyard/catalog/v1/catalog.proto\x1a$modelyard/catalog/v1/lifecycle.proto\x1a$modelyard/catalog/v1/providers.proto\"M\n\x11VersionsPublished\x12\x38\n\x08versions\x18\x01 \x03(\x0b\x32&.modelyard.catalog.v1.VersionPublished\"k\n\x10VersionPublished\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x33\n\x05stage\x18\x03 \x01(\x0e\x32$.modelyard.catalog.v1.LifecycleStage\"\xa6\x02\n\x17VersionLifecycleChanged\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x33\n\x05stage\x18\x03 \x01(\x0e\x32$.modelyard.catalog.v1.LifecycleStage\x12/\n\x0bretire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x64\x65precation_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breplacement\x18\x06 \x01(\t\x12\x36\n\x08provider\x18\n \x01(\x0b\x32$.modelyard.catalog.v1.ProviderTarget\"\xcb\x01\n\x16VersionChangeAnnounced\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0b\n\x03uid\x18\x02 \x01(\t\x12\x33\n\x06\x63hange\x18\x03 \x01(\x0e\x32#.modelyard.catalog.v1.VersionChange\x12/\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ndays_ahead\x18\x05 \x01(\x05\x12\x13\n\x0breplacement\x18\x06 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.catalog.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERSIONSPUBLISHED']._serialized_start=166
-  _globals['_VERSIONSPUBLISHED']._serialized_end=243
-  _globals['_VERSIONPUBLISHED']._serialized_start=245
-  _globals['_VERSIONPUBLISHED']._serialized_end=352
-  _globals['_VERSIONLIFECYCLECHANGED']._serialized_start=355
-  _globals['_VERSIONLIFECYCLECHANGED']._serialized_end=649
+  _globals['_VERSIONSPUBLISHED']._serialized_start=204
+  _globals['_VERSIONSPUBLISHED']._serialized_end=281
+  _globals['_VERSIONPUBLISHED']._serialized_start=283
+  _globals['_VERSIONPUBLISHED']._serialized_end=390
+  _globals['_VERSIONLIFECYCLECHANGED']._serialized_start=393
+  _globals['_VERSIONLIFECYCLECHANGED']._serialized_end=687
+  _globals['_VERSIONCHANGEANNOUNCED']._serialized_start=690
+  _globals['_VERSIONCHANGEANNOUNCED']._serialized_end=893
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from modelyard.catalog.v1 import catalog_pb2 as _catalog_pb2
+from modelyard.catalog.v1 import lifecycle_pb2 as _lifecycle_pb2
 from modelyard.catalog.v1 import providers_pb2 as _providers_pb2
 import builtins as _builtins
 import sys
@@ -130,3 +131,49 @@ class VersionLifecycleChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VersionLifecycleChanged: _TypeAlias = VersionLifecycleChanged  # noqa: Y015
+
+@_typing.final
+class VersionChangeAnnounced(_message.Message):
+    """A change is ahead of a version; published 90, 30, 7 and 1 days before, once each, and again where the day moves. What
+    was missed while nothing ran collapses into the nearest. Subject: modelyard.catalog.v1.version.change-announced._
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    UID_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    DAYS_AHEAD_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Resource name of the version."""
+    uid: _builtins.str
+    """Immutable id of the version."""
+    change: _lifecycle_pb2.VersionChange.ValueType
+    """What will happen."""
+    days_ahead: _builtins.int
+    """Which announcement it is: at most so many days before."""
+    replacement: _builtins.str
+    """`publishers/*/models/*` to move to; empty where none is named."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When, UTC."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        uid: _builtins.str = ...,
+        change: _lifecycle_pb2.VersionChange.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        days_ahead: _builtins.int = ...,
+        replacement: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "change_time", b"change_time", "days_ahead", b"days_ahead", "model_version", b"model_version", "replacement", b"replacement", "uid", b"uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionChangeAnnounced: _TypeAlias = VersionChangeAnnounced  # noqa: Y015

@@ -23,23 +23,26 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from modelyard.catalog.v1 import lifecycle_pb2 as modelyard_dot_catalog_dot_v1_dot_lifecycle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/deploy/v1/events.proto\x12\x13modelyard.deploy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\x0eProjectCreated\x12\x13\n\x0bproject_uid\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\"{\n\x11\x44\x65ploymentChanged\x12\x16\n\x0e\x64\x65ployment_uid\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x14\n\x0cstate_detail\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\"\x96\x02\n\x11InstanceAllocated\x12\x14\n\x0cinstance_uid\x18\x01 \x01(\t\x12\x13\n\x0bproject_uid\x18\x02 \x01(\t\x12\x14\n\x0c\x65ndpoint_uid\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x65ployment_uid\x18\x04 \x01(\t\x12\x12\n\ndeployment\x18\x05 \x01(\t\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12\x15\n\rinstance_type\x18\x07 \x01(\t\x12\r\n\x05vcpus\x18\x08 \x01(\x05\x12\x15\n\rprice_version\x18\t \x01(\t\x12\r\n\x05quote\x18\n \x01(\t\x12\x31\n\rallocate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x10InstanceObserved\x12\x14\n\x0cinstance_uid\x18\x01 \x01(\t\x12\x30\n\x0cthrough_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x10InstanceReleased\x12\x14\n\x0cinstance_uid\x18\x01 \x01(\t\x12\x30\n\x0crelease_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07witness\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/deploy/v1/events.proto\x12\x13modelyard.deploy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$modelyard/catalog/v1/lifecycle.proto\"6\n\x0eProjectCreated\x12\x13\n\x0bproject_uid\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\"{\n\x11\x44\x65ploymentChanged\x12\x16\n\x0e\x64\x65ployment_uid\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x14\n\x0cstate_detail\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\"\xed\x01\n\x19\x44\x65ploymentChangeAnnounced\x12\x16\n\x0e\x64\x65ployment_uid\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x33\n\x06\x63hange\x18\x04 \x01(\x0e\x32#.modelyard.catalog.v1.VersionChange\x12/\n\x0b\x63hange_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ndays_ahead\x18\x06 \x01(\x05\x12\x13\n\x0breplacement\x18\x07 \x01(\t\"\x96\x02\n\x11InstanceAllocated\x12\x14\n\x0cinstance_uid\x18\x01 \x01(\t\x12\x13\n\x0bproject_uid\x18\x02 \x01(\t\x12\x14\n\x0c\x65ndpoint_uid\x18\x03 \x01(\t\x12\x16\n\x0e\x64\x65ployment_uid\x18\x04 \x01(\t\x12\x12\n\ndeployment\x18\x05 \x01(\t\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12\x15\n\rinstance_type\x18\x07 \x01(\t\x12\r\n\x05vcpus\x18\x08 \x01(\x05\x12\x15\n\rprice_version\x18\t \x01(\t\x12\r\n\x05quote\x18\n \x01(\t\x12\x31\n\rallocate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\x10InstanceObserved\x12\x14\n\x0cinstance_uid\x18\x01 \x01(\t\x12\x30\n\x0cthrough_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x10InstanceReleased\x12\x14\n\x0cinstance_uid\x18\x01 \x01(\t\x12\x30\n\x0crelease_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07witness\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'modelyard.deploy.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROJECTCREATED']._serialized_start=90
-  _globals['_PROJECTCREATED']._serialized_end=144
-  _globals['_DEPLOYMENTCHANGED']._serialized_start=146
-  _globals['_DEPLOYMENTCHANGED']._serialized_end=269
-  _globals['_INSTANCEALLOCATED']._serialized_start=272
-  _globals['_INSTANCEALLOCATED']._serialized_end=550
-  _globals['_INSTANCEOBSERVED']._serialized_start=552
-  _globals['_INSTANCEOBSERVED']._serialized_end=642
-  _globals['_INSTANCERELEASED']._serialized_start=644
-  _globals['_INSTANCERELEASED']._serialized_end=751
+  _globals['_PROJECTCREATED']._serialized_start=128
+  _globals['_PROJECTCREATED']._serialized_end=182
+  _globals['_DEPLOYMENTCHANGED']._serialized_start=184
+  _globals['_DEPLOYMENTCHANGED']._serialized_end=307
+  _globals['_DEPLOYMENTCHANGEANNOUNCED']._serialized_start=310
+  _globals['_DEPLOYMENTCHANGEANNOUNCED']._serialized_end=547
+  _globals['_INSTANCEALLOCATED']._serialized_start=550
+  _globals['_INSTANCEALLOCATED']._serialized_end=828
+  _globals['_INSTANCEOBSERVED']._serialized_start=830
+  _globals['_INSTANCEOBSERVED']._serialized_end=920
+  _globals['_INSTANCERELEASED']._serialized_start=922
+  _globals['_INSTANCERELEASED']._serialized_end=1029
 # @@protoc_insertion_point(module_scope)

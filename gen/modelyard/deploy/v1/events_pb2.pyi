@@ -6,6 +6,7 @@ isort:skip_file
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from modelyard.catalog.v1 import lifecycle_pb2 as _lifecycle_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -80,6 +81,56 @@ class DeploymentChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeploymentChanged: _TypeAlias = DeploymentChanged  # noqa: Y015
+
+@_typing.final
+class DeploymentChangeAnnounced(_message.Message):
+    """A change is ahead of the version behind a deployment: it becomes legacy, takes no new deployments, or answers nothing.
+    Given 90, 30, 7 and 1 days before. Subject: modelyard.deploy.v1.deployment.change-announced.<project_uid>
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_UID_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    DAYS_AHEAD_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
+    deployment_uid: _builtins.str
+    """Immutable id of the deployment."""
+    deployment: _builtins.str
+    """Its resource name at that time."""
+    model_version: _builtins.str
+    """Resource name of the version it serves."""
+    change: _lifecycle_pb2.VersionChange.ValueType
+    """What will happen."""
+    days_ahead: _builtins.int
+    """At most how many days before that this was said."""
+    replacement: _builtins.str
+    """`publishers/*/models/*` to move to; empty where none is named."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """When, UTC."""
+
+    def __init__(
+        self,
+        *,
+        deployment_uid: _builtins.str = ...,
+        deployment: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        change: _lifecycle_pb2.VersionChange.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        days_ahead: _builtins.int = ...,
+        replacement: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "change_time", b"change_time", "days_ahead", b"days_ahead", "deployment", b"deployment", "deployment_uid", b"deployment_uid", "model_version", b"model_version", "replacement", b"replacement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeploymentChangeAnnounced: _TypeAlias = DeploymentChangeAnnounced  # noqa: Y015
 
 @_typing.final
 class InstanceAllocated(_message.Message):

@@ -27,7 +27,7 @@ from modelyard.catalog.v1 import catalog_pb2 as modelyard_dot_catalog_dot_v1_dot
 from modelyard.catalog.v1 import providers_pb2 as modelyard_dot_catalog_dot_v1_dot_providers__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/deploy/v1/routes.proto\x12\x13modelyard.deploy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"modelyard/catalog/v1/catalog.proto\x1a$modelyard/catalog/v1/providers.proto\"\xd5\x01\n\x05Route\x12\x14\n\x0c\x65ndpoint_uid\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x13\n\x0bproject_uid\x18\x03 \x01(\t\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x12\n\nserverless\x18\x05 \x01(\x08\x12\x39\n\x0b\x64\x65ployments\x18\x06 \x03(\x0b\x32$.modelyard.deploy.v1.RouteDeployment\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf6\x02\n\x0fRouteDeployment\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12)\n\x05tasks\x18\x05 \x03(\x0e\x32\x1a.modelyard.catalog.v1.Task\x12.\n\x07serving\x18\x06 \x01(\x0b\x32\x1d.modelyard.catalog.v1.Serving\x12\x15\n\rprice_version\x18\x07 \x01(\t\x12\r\n\x05quote\x18\x08 \x01(\t\x12\x31\n\x07targets\x18\t \x03(\x0b\x32 .modelyard.deploy.v1.RouteTarget\x12/\n\x0bretire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x08provider\x18\x0b \x01(\x0b\x32$.modelyard.catalog.v1.ProviderTarget\"H\n\x0bRouteTarget\x12\x14\n\x0cinstance_uid\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\"\xa0\x01\n\tKeyAccess\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x15\n\rsecret_sha256\x18\x02 \x01(\x0c\x12\x13\n\x0bproject_uid\x18\x03 \x01(\t\x12\x15\n\rendpoint_uids\x18\x04 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x06 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n modelyard/deploy/v1/routes.proto\x12\x13modelyard.deploy.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"modelyard/catalog/v1/catalog.proto\x1a$modelyard/catalog/v1/providers.proto\"\xd5\x01\n\x05Route\x12\x14\n\x0c\x65ndpoint_uid\x18\x01 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\x12\x13\n\x0bproject_uid\x18\x03 \x01(\t\x12\x0f\n\x07project\x18\x04 \x01(\t\x12\x12\n\nserverless\x18\x05 \x01(\x08\x12\x39\n\x0b\x64\x65ployments\x18\x06 \x03(\x0b\x32$.modelyard.deploy.v1.RouteDeployment\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xac\x03\n\x0fRouteDeployment\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x05\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12)\n\x05tasks\x18\x05 \x03(\x0e\x32\x1a.modelyard.catalog.v1.Task\x12.\n\x07serving\x18\x06 \x01(\x0b\x32\x1d.modelyard.catalog.v1.Serving\x12\x15\n\rprice_version\x18\x07 \x01(\t\x12\r\n\x05quote\x18\x08 \x01(\t\x12\x31\n\x07targets\x18\t \x03(\x0b\x32 .modelyard.deploy.v1.RouteTarget\x12/\n\x0bretire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10\x64\x65precation_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x08provider\x18\x0b \x01(\x0b\x32$.modelyard.catalog.v1.ProviderTarget\"H\n\x0bRouteTarget\x12\x14\n\x0cinstance_uid\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nmodel_name\x18\x03 \x01(\t\"\xa0\x01\n\tKeyAccess\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x15\n\rsecret_sha256\x18\x02 \x01(\x0c\x12\x13\n\x0bproject_uid\x18\x03 \x01(\t\x12\x15\n\rendpoint_uids\x18\x04 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x06 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,9 +37,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTE']._serialized_start=165
   _globals['_ROUTE']._serialized_end=378
   _globals['_ROUTEDEPLOYMENT']._serialized_start=381
-  _globals['_ROUTEDEPLOYMENT']._serialized_end=755
-  _globals['_ROUTETARGET']._serialized_start=757
-  _globals['_ROUTETARGET']._serialized_end=829
-  _globals['_KEYACCESS']._serialized_start=832
-  _globals['_KEYACCESS']._serialized_end=992
+  _globals['_ROUTEDEPLOYMENT']._serialized_end=809
+  _globals['_ROUTETARGET']._serialized_start=811
+  _globals['_ROUTETARGET']._serialized_end=883
+  _globals['_KEYACCESS']._serialized_start=886
+  _globals['_KEYACCESS']._serialized_end=1046
 # @@protoc_insertion_point(module_scope)

@@ -87,6 +87,7 @@ class RouteDeployment(_message.Message):
     QUOTE_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
     RETIRE_TIME_FIELD_NUMBER: _builtins.int
+    DEPRECATION_TIME_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     """Immutable id."""
@@ -117,6 +118,10 @@ class RouteDeployment(_message.Message):
         """From when calls are refused with 410, UTC; unset where no date is set."""
 
     @_builtins.property
+    def deprecation_time(self) -> _timestamp_pb2.Timestamp:
+        """From when the version takes no new deployments, UTC; unset where no date is set."""
+
+    @_builtins.property
     def provider(self) -> _providers_pb2.ProviderTarget:
         """The external provider that answers; unset where instances of this platform do."""
 
@@ -133,11 +138,12 @@ class RouteDeployment(_message.Message):
         quote: _builtins.str = ...,
         targets: _abc.Iterable[Global___RouteTarget] | None = ...,
         retire_time: _timestamp_pb2.Timestamp | None = ...,
+        deprecation_time: _timestamp_pb2.Timestamp | None = ...,
         provider: _providers_pb2.ProviderTarget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider", "retire_time", b"retire_time", "serving", b"serving"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deprecation_time", b"deprecation_time", "provider", b"provider", "retire_time", b"retire_time", "serving", b"serving"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "model_version", b"model_version", "price_version", b"price_version", "provider", b"provider", "quote", b"quote", "retire_time", b"retire_time", "serving", b"serving", "targets", b"targets", "tasks", b"tasks", "uid", b"uid", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "deprecation_time", b"deprecation_time", "model_version", b"model_version", "price_version", b"price_version", "provider", b"provider", "quote", b"quote", "retire_time", b"retire_time", "serving", b"serving", "targets", b"targets", "tasks", b"tasks", "uid", b"uid", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ from services.catalog.storage.tables.benchmarks import DatasetRow, PerformanceRu
 from services.catalog.storage.tables.discovery import ModelTaskRow, SeenPriceRow
 from services.catalog.storage.tables.governance import LicenseAcceptanceRow, PolicyRow
 from services.catalog.storage.tables.hardware import InstanceTypeRow
+from services.catalog.storage.tables.lifecycle import AnnouncedChangeRow, NoticeOverrideRow
 from services.catalog.storage.tables.models import (
     CollectionRow,
     LicenseTextRow,
@@ -23,6 +24,7 @@ from services.catalog.storage.tables.sources import (
 
 __all__ = [
     "CHASSIS",
+    "AnnouncedChangeRow",
     "CatalogTable",
     "CollectionRow",
     "DatasetRow",
@@ -32,6 +34,7 @@ __all__ = [
     "ModelRow",
     "ModelTaskRow",
     "ModelTextRow",
+    "NoticeOverrideRow",
     "PerformanceRunRow",
     "PolicyRow",
     "PublisherRow",

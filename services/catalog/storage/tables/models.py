@@ -96,10 +96,26 @@ class LicenseTextRow(CatalogTable, table=True):
     text: str
 
 
+DATE_COLUMNS = (
+    "legacy_date",
+    "deprecation_date",
+    "retirement_date",
+    "fine_tune_deprecation_date",
+    "fine_tune_retirement_date",
+)
+
+
+def _where_set(column: str) -> Index:
+    """Few versions have dates, and those are looked for often."""
+    is_set = text(f"{column} != ''")
+    return Index(f"ix_version_{column}", column, sqlite_where=is_set, postgresql_where=is_set)
+
+
 class VersionRow(CatalogTable, table=True):
     """One version; `name` is its resource name. What `identity` covers never changes."""
 
     __tablename__ = "version"
+    __table_args__ = tuple(_where_set(column) for column in DATE_COLUMNS)
     name: str = Field(primary_key=True)
     uid: str = Field(unique=True)
     # Begins the name too, which is how the versions of a model are found.
