@@ -33,6 +33,11 @@ class Place:
     def client(self) -> OpenAI:
         return OpenAI(base_url=f"{self.up.addresses['rest']}/v1", api_key=self.key, max_retries=0)
 
+    def states(self) -> dict[str, str]:
+        """States by deployment."""
+        found = self.up.json("deployments", "-p", PROJECT)
+        return {one["name"].rpartition("/")[2]: one["state"] for one in found}
+
     def lines(self) -> dict[str, dict[str, Any]]:
         """Lines of the bill by deployment."""
         bill = self.up.json("bill", "-p", PROJECT)
@@ -42,7 +47,13 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with hub_server(minilm(), smollm2(), mamba(), gated()) as hub:
-        settings = {"MODELYARD_CATALOG_HUB_ENDPOINT": hub.endpoint, "MODELYARD_DEPLOY_OBSERVE_S": "1"}
+        settings = {
+            "MODELYARD_CATALOG_HUB_ENDPOINT": hub.endpoint,
+            # The hub stays silent until deploy is killed, which takes a while on a busy machine.
+            "MODELYARD_CATALOG_HUB_TIMEOUT_S": "60",
+            "MODELYARD_DEPLOY_WEIGHTS_SILENCE_S_MAX": "60",
+            "MODELYARD_DEPLOY_OBSERVE_S": "1",
+        }
         with running_up(tmp_path_factory.mktemp("hub") / "home", settings) as up:
             up.run("project", "create", PROJECT)
             yield Place(up, hub, up.json("key", "create", "-p", PROJECT)["secret"])
@@ -73,7 +84,7 @@ def test_minilm_is_served_from_its_safetensors_though_deploy_dies_while_they_com
     os.kill(killed, signal.SIGKILL)
     place.hub.go_on.set()
     wait_for(lambda: deploy_pid(place.up) not in (0, killed))
-    wait_for(lambda: place.up.json("deployments", "-p", PROJECT)[0]["state"] == "DEPLOYMENT_STATE_ACTIVE")
+    wait_for(lambda: place.states()["vectors"] == "DEPLOYMENT_STATE_ACTIVE")
     begins = [int(request.range.removeprefix("bytes=").partition("-")[0]) for request in place.hub.seen("cdn")]
     assert len(begins) == 2
     assert begins[1] >= HELD_BYTES // 2
@@ -86,12 +97,16 @@ def test_minilm_is_served_from_its_safetensors_though_deploy_dies_while_they_com
 
 
 def test_smollm2_answers_from_its_gguf_though_it_came_wrong_once(place: Place) -> None:
-    """A byte that changed on the way is found by the digest, and the file is pulled once more."""
-    taken = place.up.json("catalog", "import", "hub", SMOLLM2)
-    assert taken["score_count"] == 1
+    """While its gate is closed the deployment fails and says why. A byte that changed on the way is found by the digest,
+    and the file is pulled once more."""
+    place.up.run("catalog", "import", "hub", SMOLLM2)
+    place.hub.repositories[SMOLLM2].gated = "manual"
+    assert f"{SMOLLM2} is gated at {place.hub.endpoint}: accept its terms" in deploy(place, SMOLLM2, "chat", status=1)
+    place.hub.repositories[SMOLLM2].gated = False
     place.hub.forget()
     place.hub.fail_next("cdn", Fault(wrong_at=50_000_000))
-    deploy(place, SMOLLM2, "chat")
+    place.up.run("scale", "chat/chat", "1", "-p", PROJECT, "--no-wait")
+    wait_for(lambda: place.states()["chat"] == "DEPLOYMENT_STATE_ACTIVE")
     assert len(place.hub.seen("cdn")) == 2
     answer = place.client().chat.completions.create(
         model="chat", messages=[{"role": "user", "content": "What is gravity?"}], max_tokens=8, temperature=0

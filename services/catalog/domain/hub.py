@@ -15,11 +15,15 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "text-generation": ("CHAT_COMPLETION", "TEXT_GENERATION"),
     "sentence-similarity": ("EMBEDDINGS",),
     "feature-extraction": ("EMBEDDINGS",),
+    "automatic-speech-recognition": ("TRANSCRIPTION",),
+    "image-classification": ("IMAGE_CLASSIFICATION",),
 }
 # Quantisations of a GGUF file: as small as keeps the model's quality, then larger, then smaller.
 _BEST_FIRST = "Q4_K_M Q4_K_S Q4_0 Q4_1 IQ4_NL IQ4_XS Q5_K_M Q5_K_S Q5_0 Q5_1 Q6_K Q8_0 Q3_K_L Q3_K_M Q3_K_S IQ3_M Q2_K F16 BF16 F32"
 _QUANTISATIONS = tuple(_BEST_FIRST.split())
 _QUANTISATION = re.compile(r"(?:^|[^A-Z0-9])(I?Q\d+(?:_[A-Z0-9]+)*|BF16|F16|F32)\.GGUF$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 # Small files beside the weights of a safetensors model that whoever runs it needs.
 _BESIDE_SAFETENSORS = frozenset(
@@ -128,6 +132,12 @@ class GgufFacts:
 
 def obstacles(repository: Repository) -> Iterator[Obstacle]:
     """Every reason not to take a model in; none where it is eligible. A gate is no reason: what is behind it is listed."""
+    publisher, _, model = repository.id.partition("/")
+    if not (_NAME.fullmatch(publisher) and _NAME.fullmatch(model)):
+        yield Obstacle(
+            "NAME_NOT_SUPPORTED",
+            f"it is called {repository.id!r}; ORG/NAME, each beginning with a letter or a digit, can be names here",
+        )
     if repository.disabled:
         yield Obstacle("DISABLED", "the hub has disabled it")
     if repository.private:
@@ -160,6 +170,11 @@ def gguf_of(repository: Repository, wanted: str = "") -> RepositoryFile | Unrunn
     if files and not whole:
         return Unrunnable(f"its GGUF is cut into {len(files)} parts; whole files are run")
     return min(whole, key=lambda file: (_rank(file.path), file.size_bytes, file.path), default=None)
+
+
+def artifact_name(file: RepositoryFile) -> str:
+    """What a file is called among a version's artifacts: a plain file name, as engines need it."""
+    return _NOT_IN_NAMES.sub("-", file.path.rpartition("/")[2]).lstrip("._-")
 
 
 def safetensors_of(repository: Repository) -> tuple[RepositoryFile, ...]:
@@ -248,6 +263,11 @@ def serve_encoder(
         "embedding_dimensions": int(config.get("hidden_size") or config.get("dim") or 0),
         "context_tokens": context_tokens,
     }
+
+
+def generates_text(repository: Repository) -> bool:
+    """Whether calls of text are what it answers, and not those of vectors or of other tasks."""
+    return "TEXT_GENERATION" in TASKS[repository.task]
 
 
 def no_engine_for(repository: Repository, run_by: Mapping[str, frozenset[str]]) -> Unrunnable:

@@ -31,6 +31,7 @@ from tests.infra.hub_models import (
     small_encoder,
     smollm2,
 )
+from tests.infra.hub_repositories import Repository
 from tests.infra.hub_server import Fault, HubServer, hub_server
 
 BOUNDS = HubBounds(timeout_s=1, attempts_max=4, wait_s_first=0.01, wait_s_max=2)
@@ -216,6 +217,27 @@ async def test_a_silent_hub_is_given_up(hub_at: HubServer, files: HubFiles, kind
     asked = hub(hub_at, files)
     with hub_session(bounds), pytest.raises(HubUnavailable, match=r"does not answer \(ReadTimeout\), 2 times in a row"):
         await (asked.list() if kind == "list" else asked.describe(MINILM))
+
+
+@pytest.mark.parametrize("kind", ["info", "list"])
+async def test_what_is_no_hub_is_told(hub_at: HubServer, files: HubFiles, kind: str) -> None:
+    """A proxy's page, or a server of something else, under the address."""
+    hub_at.fail_next(kind, Fault(status=200))
+    asked = hub(hub_at, files)
+    with pytest.raises(HubUnavailable, match="answers what no hub answers; check the address"):
+        await (asked.list() if kind == "list" else asked.describe(MINILM))
+
+
+async def test_a_gguf_for_vectors_is_listed_and_not_run(hub_at: HubServer, files: HubFiles) -> None:
+    """llama.cpp generates text here; its calls are no embeddings."""
+    vectors = Repository("acme/vectors")
+    vectors.commit({"README.md": b"---\npipeline_tag: feature-extraction\n---\n", "q/a b.Q4_0.gguf": b"GGUF"})
+    hub_at.add(vectors)
+    record = (await hub(hub_at, files).describe("acme/vectors")).record
+    del hub_at.repositories["acme/vectors"]
+    assert record.usability_detail == "its GGUF is for feature-extraction; GGUF files are run to generate text"
+    (artifact,) = record.versions[0].artifacts
+    assert (artifact.name, artifact.uri.endswith("/q/a%20b.Q4_0.gguf")) == ("a-b.Q4_0.gguf", True)
 
 
 async def test_a_hub_that_is_away_is_named(files: HubFiles) -> None:

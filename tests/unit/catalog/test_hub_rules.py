@@ -66,6 +66,8 @@ def test_an_open_encoder_is_eligible() -> None:
         (repository("config.json", "pytorch_model.bin"), "NO_SAFE_WEIGHTS", "no safetensors and no GGUF"),
         (repository(private=True), "PRIVATE", "it is private"),
         (repository(disabled=True), "DISABLED", "disabled"),
+        (repository(id="acme/_model"), "NAME_NOT_SUPPORTED", "it is called 'acme/_model'"),
+        (repository(id="gpt2"), "NAME_NOT_SUPPORTED", "it is called 'gpt2'"),
     ],
 )
 def test_each_obstacle_has_a_reason_and_says_what_is_taken(given: Repository, reason: str, detail: str) -> None:

@@ -14,7 +14,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 
 from engines.architectures import RUN_BY
 from engines.safetensors.encoders import EncoderUnsupported, read_encoder
-from services.catalog.domain.errors import HubContentChanged, HubModelNotEligible, HubModelNotFound
+from services.catalog.domain.errors import HubContentChanged, HubModelNotEligible, HubModelNotFound, HubUnavailable
 from services.catalog.domain.formats.gguf import GgufIncomplete, GgufInvalid, read_gguf_head
 from services.catalog.domain.hub import (
     LIBRARIES,
@@ -23,7 +23,9 @@ from services.catalog.domain.hub import (
     Repository,
     RepositoryFile,
     Unrunnable,
+    artifact_name,
     gated_detail,
+    generates_text,
     gguf_of,
     no_engine_for,
     obstacles,
@@ -41,6 +43,8 @@ from services.catalog.sources.hub.refusals import problem_from_hub
 _HEAD_BYTES_FIRST = 2 << 20
 _LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 _LICENSE_BYTES_MAX = 64 << 10
+# What the library raises where an answer has another form than a hub's.
+_NO_ANSWER_OF_A_HUB = (AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +139,11 @@ class Hub:
 
         try:
             found = await asyncio.to_thread(ask)
+            return [Listed(info.id, info.sha or "", tuple(obstacles(_repository(info)))) for info in found]
         except HfHubHTTPError as error:
             raise problem_from_hub(error, "the list of models", source.endpoint) from error
-        return [Listed(info.id, info.sha or "", tuple(obstacles(_repository(info)))) for info in found]
+        except _NO_ANSWER_OF_A_HUB as error:
+            raise self._no_hub() from error
 
     async def describe(self, model: str, revision: str = "", file: str = "") -> Described:
         """One model at one commit, with the files of one version.
@@ -152,8 +158,7 @@ class Hub:
             HubModelNotFound, HubUnavailable: it is not there, or the hub is away.
             HubContentChanged: what the hub says and what it gives differ.
         """
-        info = await self._info(model, revision)
-        repository = _repository(info)
+        info, repository = await self._info(model, revision)
         if found := tuple(obstacles(repository)):
             raise HubModelNotEligible(
                 f"{repository.id} is not taken in: {'; '.join(obstacle.detail for obstacle in found)}",
@@ -170,15 +175,23 @@ class Hub:
         artifacts = [await self._artifact(repository, one) for one in chosen]
         return record_of(facts, card, artifacts, serving, file=file, license_text=await self._license_text(repository))
 
-    async def _info(self, model: str, revision: str) -> ModelInfo:
+    async def _info(self, model: str, revision: str) -> tuple[ModelInfo, Repository]:
         try:
-            return await asyncio.to_thread(
+            info = await asyncio.to_thread(
                 self._api().model_info, model, revision=revision or None, files_metadata=True
             )
+            return info, _repository(info)
         except HfHubHTTPError as error:
             raise problem_from_hub(error, model, self.source.endpoint) from error
         except HFValidationError:
             raise HubModelNotFound(f"{model[:128]!r} is no model of a hub; ORG/NAME is", field="model") from None
+        except _NO_ANSWER_OF_A_HUB as error:
+            raise self._no_hub() from error
+
+    def _no_hub(self) -> HubUnavailable:
+        return HubUnavailable(
+            f"{self.source.endpoint} answers what no hub answers; check the address, or try again later"
+        )
 
     async def _admitted(self, model: str) -> bool:
         """Whether this source's token is let through the model's gate."""
@@ -216,12 +229,14 @@ class Hub:
         gguf = gguf_of(repository, wanted)
         if isinstance(gguf, Unrunnable) and wanted:
             raise HubModelNotFound(f"{repository.id}: {gguf.detail}", field="file")
-        if isinstance(gguf, RepositoryFile):
+        text = generates_text(repository)
+        if isinstance(gguf, RepositoryFile) and text:
             return (gguf,), await self._serve_gguf(repository, gguf)
         chosen = safetensors_of(repository)
-        if not chosen and isinstance(gguf, Unrunnable):
-            return (), gguf
-        if not repository.architectures or repository.architectures[0] not in RUN_BY["safetensors"]:
+        if not chosen and gguf is not None:
+            only_text = Unrunnable(f"its GGUF is for {repository.task}; GGUF files are run to generate text")
+            return ((gguf,), only_text) if isinstance(gguf, RepositoryFile) else ((), gguf)
+        if text or not repository.architectures or repository.architectures[0] not in RUN_BY["safetensors"]:
             return chosen, no_engine_for(repository, RUN_BY)
         return chosen, await self._serve_encoder(repository)
 
@@ -290,7 +305,7 @@ class Hub:
             content = await self._read(repository, file, self._limits.small_file_bytes_max)
             sha256 = hashlib.sha256(content).hexdigest()
         uri = self._file(repository, file.path).uri
-        return ArtifactRecord(name=file.path, sha256=sha256, size_bytes=file.size_bytes, uri=uri)
+        return ArtifactRecord(name=artifact_name(file), sha256=sha256, size_bytes=file.size_bytes, uri=uri)
 
     async def _read(self, repository: Repository, file: RepositoryFile, size_bytes_max: int) -> bytes:
         """A small file whose content is what its digest at the hub says."""
@@ -332,7 +347,7 @@ def _repository(info: ModelInfo) -> Repository:
             for file in info.siblings or ()
         ),
         remote_code="custom_code" in words or "auto_map" in config,
-        gate=Gate(info.gated or ""),
+        gate=Gate.OPEN if not info.gated else Gate.AUTOMATIC if info.gated == "auto" else Gate.MANUAL,
         private=bool(info.private),
         disabled=bool(info.disabled),
     )

@@ -53,6 +53,8 @@ _VERSION_DIGITS = 12
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 # Positions count from here, so that they stay small numbers.
 _POSITION_ZERO = datetime(2020, 1, 1, tzinfo=UTC)
+# What models of a task take, where that is no text.
+_INPUTS = {"automatic-speech-recognition": "audio", "image-classification": "image"}
 _SAMPLES = {
     "CHAT_COMPLETION": Sample(
         title="One question",
@@ -140,7 +142,7 @@ def record_of(
         card=text,
         inference_tasks=tuple(dict.fromkeys([repository.task, *(task.lower().replace("_", "-") for task in tasks)])),
         languages=tuple(_languages(card)),
-        input_modalities=("text",),
+        input_modalities=(_INPUTS.get(repository.task, "text"),),
         output_modalities=("embeddings",) if tasks == ("EMBEDDINGS",) else ("text",),
         tags=tuple(_tags(info)),
         parameter_count=_parameter_count(info),
