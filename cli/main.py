@@ -28,6 +28,7 @@ from cli.commands import (
     fits,  # noqa: F401 - adds `fit` and `check` to the models group
     hub,  # noqa: F401 - adds `import hub`
     imports,  # noqa: F401 - adds `import` and `export` to the catalog group
+    installs,
     licenses,
     lifecycle,
     platform,
@@ -55,6 +56,7 @@ for module in (
     demonstrate,
     discover,
     downloads,
+    installs,
     catalog,
     catalog_sources,
     card,

@@ -23,6 +23,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 
 GIB = 1 << 30
 CORE_HOUR_MS = 3_600_000
+AUDIO_MINUTE_MS = 60_000
+_UNITS: dict[int, str] = {
+    money_pb2.METER_INPUT_TOKENS: "tokens",
+    money_pb2.METER_OUTPUT_TOKENS: "tokens",
+    money_pb2.METER_CORE_MILLISECONDS: "core-ms",
+    money_pb2.METER_AUDIO_MILLISECONDS: "audio-ms",
+}
 
 # What is piped into a file or another program is not bound to a terminal's width.
 _PIPED_WIDTH = 160
@@ -126,11 +133,14 @@ def meter_word(meter: int) -> str:
 
 
 def rate_words(rate: money_pb2.Rate) -> str:
-    """A rate in the unit people buy in: per million tokens, or per core-hour."""
+    """A rate in the unit people buy in: per million tokens, audio-minute, number of images, or core-hour."""
     if rate.meter == money_pb2.METER_CORE_MILLISECONDS:
         cores = Fraction(rate.per, CORE_HOUR_MS)
         per_core = Fraction(rate.amount) / cores
         return f"{plain_decimal(per_core)} {rate.currency} / core-hour"
+    if rate.meter == money_pb2.METER_AUDIO_MILLISECONDS:
+        per_minute = Fraction(rate.amount) * AUDIO_MINUTE_MS / rate.per
+        return f"{plain_decimal(per_minute)} {rate.currency} / audio-minute"
     return f"{rate.amount} {rate.currency} / {_short_per(rate.per)} {meter_word(rate.meter)}"
 
 
@@ -140,7 +150,7 @@ def _short_per(per: int) -> str:
 
 def quantity_words(meter: int, quantity: int) -> str:
     """A quantity with its unit."""
-    return f"{quantity:,} core-ms" if meter == money_pb2.METER_CORE_MILLISECONDS else f"{quantity:,} tokens"
+    return f"{quantity:,} {_UNITS.get(meter, meter_word(meter))}"
 
 
 def plain_decimal(value: Fraction, places_max: int = 12) -> str:

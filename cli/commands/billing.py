@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -177,24 +178,32 @@ def print_usage(found: list[billing_pb2.PostedUsage]) -> None:
     """A line a record."""
     table(
         "",
-        ("record", "when (UTC)", "model version", "key", "ended", "input", "output"),
+        ("record", "when (UTC)", "model version", "key", "ended", "read", "made"),
         (_usage_row(posted) for posted in found),
-        right=("input", "output"),
+        right=("read", "made"),
     )
 
 
 def _usage_row(posted: billing_pb2.PostedUsage) -> tuple[object, ...]:
     record = posted.record
-    amounts = {quantity.meter: quantity.value for quantity in record.quantities}
+    amounts: dict[int, int] = {quantity.meter: quantity.value for quantity in record.quantities}
     return (
         record.id,
         moment(record.occur_time),
         short_name(record.model_version),
         record.key_id[:8],
         enum_word(usage_pb2.Outcome, record.outcome, "OUTCOME_"),
-        f"{amounts.get(money_pb2.METER_INPUT_TOKENS, 0):,}",
+        _read_words(amounts),
         f"{amounts.get(money_pb2.METER_OUTPUT_TOKENS, 0):,}",
     )
+
+
+def _read_words(amounts: Mapping[int, int]) -> str:
+    """What the model read: tokens, or where it heard or saw something that with its unit."""
+    for meter in (money_pb2.METER_AUDIO_MILLISECONDS, money_pb2.METER_IMAGES):
+        if amounts.get(meter):
+            return quantity_words(meter, amounts[meter])
+    return f"{amounts.get(money_pb2.METER_INPUT_TOKENS, 0):,}"
 
 
 def watch(

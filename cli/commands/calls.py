@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,8 @@ def add_to(app: typer.Typer) -> None:
     app.command("callable")(callables)
     app.command("chat")(chat)
     app.command("embed")(embed)
+    app.command("transcribe")(transcribe)
+    app.command("classify")(classify)
 
 
 def callables(key: Key = "", as_json: Json = False) -> None:
@@ -36,7 +39,7 @@ def callables(key: Key = "", as_json: Json = False) -> None:
                 (
                     one.model,
                     short_name(one.model_version),
-                    "per token" if one.serverless else "core-hours",
+                    "by use" if one.serverless else "core-hours",
                 )
                 for one in found
             ),
@@ -103,3 +106,87 @@ def embed(
         err.print(f"[dim]{answer.usage.input_tokens} tokens; record {answer.id}[/]")
 
     run(work, key=needed_key(key))
+
+
+# A request is one message, and the platform takes none above 8 MiB.
+FILE_BYTES_MAX = 8_000_000
+
+
+def transcribe(
+    model: Annotated[str, typer.Argument(metavar="ENDPOINT[/DEPLOYMENT]")],
+    file: Annotated[Path, typer.Argument(help="A WAV, FLAC, MP3 or Ogg Vorbis file.")],
+    key: Key = "",
+    language: Annotated[
+        str, typer.Option(help="What is spoken, such as en; the model decides where it is not set.")
+    ] = "",
+    prompt: Annotated[str, typer.Option(help="Text that was said before, for spelling and style.")] = "",
+    timestamps: Annotated[bool, typer.Option("--timestamps", help="Print each piece with its time.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write down what is said in an audio file."""
+    request = inference_pb2.TranscribeRequest(
+        model=model, audio=read_files([file])[0], language=language, prompt=prompt
+    )
+
+    async def work(modelyard: Modelyard) -> None:
+        answer = await modelyard.inference.Transcribe(request)
+        if as_json:
+            json_document(answer)
+            return
+        if timestamps:
+            for segment in answer.segments:
+                print(f"{segment.start_s:8.2f} {segment.end_s:8.2f}  {segment.text.strip()}")
+        else:
+            print(answer.text)
+        err.print(f"[dim]{answer.usage.audio_milliseconds / 1000:,.3f} s of audio; record {answer.id}[/]")
+
+    run(work, key=needed_key(key))
+
+
+def classify(
+    model: Annotated[str, typer.Argument(metavar="ENDPOINT[/DEPLOYMENT]")],
+    files: Annotated[list[Path], typer.Argument(help="JPEG, PNG or WebP files, up to 16.")],
+    key: Key = "",
+    top_k: Annotated[int, typer.Option(help="Most labels of one image.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Say what images show, by labels."""
+    request = inference_pb2.ClassifyImagesRequest(model=model, images=read_files(files), top_k=top_k)
+
+    async def work(modelyard: Modelyard) -> None:
+        answer = await modelyard.inference.ClassifyImages(request)
+        if as_json:
+            json_document(answer)
+            return
+        table(
+            "",
+            ("image", "label", "probability"),
+            (
+                (file if place == 0 else "", label.label, f"{label.score:.4f}")
+                for file, classification in zip(files, answer.classifications, strict=True)
+                for place, label in enumerate(classification.labels)
+            ),
+            right=("probability",),
+        )
+        err.print(f"[dim]{answer.usage.images} images; record {answer.id}[/]")
+
+    run(work, key=needed_key(key))
+
+
+def read_files(files: list[Path]) -> list[bytes]:
+    """What files hold.
+
+    Raises:
+        UsageMistake: one cannot be read, or together they are more than one call takes.
+    """
+    try:
+        contents = [file.read_bytes() for file in files]
+    except OSError as missing:
+        raise UsageMistake(f"{missing.filename} cannot be read: {missing.strerror}") from None
+    size = sum(map(len, contents))
+    if size > FILE_BYTES_MAX:
+        raise UsageMistake(
+            f"{size:,} bytes are more than the {FILE_BYTES_MAX:,} that this command sends; REST takes more: "
+            "/v1/audio/transcriptions and /v1/images/classifications"
+        )
+    return contents

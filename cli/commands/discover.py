@@ -34,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
 def list_models(
     context: typer.Context,
     collection: Annotated[str, typer.Option(help="Only models of this collection.")] = "",
-    task: Annotated[str, typer.Option(help="chat-completion, text-generation or embeddings.")] = "",
+    task: Annotated[str, typer.Option(help="chat-completion, embeddings, transcription, …")] = "",
     runs_here: Annotated[bool, typer.Option("--runs-here", help="Only models that run on this platform.")] = False,
     as_json: Json = False,
 ) -> None:

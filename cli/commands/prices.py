@@ -125,6 +125,8 @@ def _rate_name(rate: money_pb2.Rate) -> str:
         money_pb2.METER_INPUT_TOKENS: "input",
         money_pb2.METER_OUTPUT_TOKENS: "output",
         money_pb2.METER_CORE_MILLISECONDS: "core-hour",
+        money_pb2.METER_AUDIO_MILLISECONDS: "audio",
+        money_pb2.METER_IMAGES: "images",
     }.get(rate.meter, "rate")
 
 

@@ -19,6 +19,7 @@ from modelyard.catalog.v1 import (
     governance_pb2_grpc,
     hub_pb2_grpc,
     imports_pb2_grpc,
+    installs_pb2_grpc,
     lifecycle_pb2_grpc,
     search_pb2_grpc,
     sources_pb2_grpc,
@@ -92,6 +93,7 @@ class Modelyard:
         self.governance = governance_pb2_grpc.GovernanceServiceStub(catalog)
         self.hub = hub_pb2_grpc.HubServiceStub(catalog)
         self.imports = imports_pb2_grpc.ImportServiceStub(catalog)
+        self.installs = installs_pb2_grpc.InstallServiceStub(catalog)
         self.lifecycle = lifecycle_pb2_grpc.LifecycleServiceStub(catalog)
         self.deploy = deploy_pb2_grpc.DeployServiceStub(deploy)
         self.projects = deploy_pb2_grpc.ProjectServiceStub(deploy)

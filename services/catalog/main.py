@@ -14,6 +14,7 @@ from modelyard.catalog.v1 import (
     governance_pb2_grpc,
     hub_pb2_grpc,
     imports_pb2_grpc,
+    installs_pb2_grpc,
     lifecycle_pb2_grpc,
     search_pb2_grpc,
     sources_pb2_grpc,
@@ -45,6 +46,7 @@ from services.catalog.rpc.code_samples import CodeSampleServicer
 from services.catalog.rpc.governance import GovernanceServicer
 from services.catalog.rpc.hub import HubServicer
 from services.catalog.rpc.imports import ImportServicer
+from services.catalog.rpc.installs import InstallServicer
 from services.catalog.rpc.lifecycle import LifecycleServicer
 from services.catalog.rpc.naming import Naming
 from services.catalog.rpc.neighbours import Neighbours
@@ -165,6 +167,11 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
             f"{PACKAGE}.HubService",
             hub_pb2_grpc.add_HubServiceServicer_to_server,
             HubServicer(database, clock, hubs.open(HubSource(settings.hub_endpoint, settings.hub_key_reference))),
+        ),
+        ServedService(
+            f"{PACKAGE}.InstallService",
+            installs_pb2_grpc.add_InstallServiceServicer_to_server,
+            InstallServicer(database, clock, settings.content_dir, packages),
         ),
         dead_letters.served(),
         _sources(context, database, settings, hubs),

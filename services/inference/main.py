@@ -92,6 +92,7 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
             settings.trial_characters_max,
             settings.trial_output_tokens_max,
             settings.trial_start_s_max,
+            settings.trial_file_bytes_max,
         ),
     )
     verifier = TokenVerifier.from_settings(settings)

@@ -35,6 +35,7 @@ class InferenceSettings(ServiceSettings):
     trials_per_minute_max: int = TrialLimits.per_minute_max
     # Longest text of one, characters, and longest answer, tokens.
     trial_characters_max: int = TrialLimits.characters_max
+    trial_file_bytes_max: int = TrialLimits.file_bytes_max
     trial_output_tokens_max: int = TrialLimits.output_tokens_max
     # Longest wait for an instance to try a model on, seconds.
     trial_start_s_max: float = TrialLimits.start_s_max

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from services.catalog.sources.content_files import SHIPPED
 from tests.infra.up import Up
 
 PROJECT = "samplers"
@@ -32,6 +34,9 @@ class Sampled:
 def sampled(up: Up) -> Sampled:
     up.run("project", "create", PROJECT)
     key = up.json("key", "create", "-p", PROJECT)["secret"]
+    # What the samples of speech and image models send.
+    for sent, shipped in (("speech.wav", "every-call.wav"), ("image.png", "page-turned-90.png")):
+        shutil.copy(SHIPPED / "samples" / shipped, up.home / sent)
     endpoints = {}
     for number, model in enumerate(up.json("models", "--runs-here"), start=1):
         if "DEPLOYMENT_OPTION_SERVERLESS" in model["deployment_options"] and model["tasks"]:

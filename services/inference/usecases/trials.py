@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Container
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -23,9 +23,11 @@ from services.inference.domain.errors import (
     TaskNotSupported,
     TrialNotStarted,
 )
+from services.inference.domain.media import TOP_K_DEFAULT, Label, Listening
 from services.inference.domain.trials import TrialLimiter
 from services.inference.domain.usage import Counts
 from services.inference.usecases.calls import Calls
+from services.inference.usecases.media import classify_images, transcribe
 
 # Stands on the usage records of trials, where calls have the id of their key.
 KEY_ID = "trial"
@@ -42,6 +44,7 @@ class TrialLimits:
     characters_max: int = 4000
     output_tokens_max: int = 128
     start_s_max: float = 90.0
+    file_bytes_max: int = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class TrialPiece:
     progress: str = ""
     text: str = ""
     embedding: tuple[float, ...] = ()
+    labels: tuple[Label, ...] = ()
     usage: Counts | None = None
     id: str = ""
 
@@ -68,17 +72,20 @@ class Trials:
         self.limiter = TrialLimiter(self.limits.per_minute_max)
 
     async def try_model(
-        self, project: str, project_uid: str, principal: str, model: str, text: str
+        self, project: str, project_uid: str, principal: str, model: str, text: str, file: bytes = b""
     ) -> AsyncGenerator[TrialPiece, None]:
-        """Ask once.
+        """Ask once, with a text or with a file.
 
         Raises:
             TrialLimitReached: too many in the last minute.
-            RequestInvalid: no text, or too much.
+            RequestInvalid: neither or both, or too much.
+            TaskNotSupported: the model takes the other of the two.
             TrialNotStarted: no instance answered in time.
             Problem: what deploy or the engine refused.
         """
-        if not 1 <= len(text) <= self.limits.characters_max:
+        if file:
+            self._check_file(text, file)
+        elif not 1 <= len(text) <= self.limits.characters_max:
             raise RequestInvalid(
                 f"text has {len(text)} characters; 1 to {self.limits.characters_max} are allowed in a trial: deploy the "
                 "model for longer ones",
@@ -96,12 +103,34 @@ class Trials:
             raise TrialNotStarted(f"{model!r} did not start")
         key = routes_pb2.KeyAccess(key_id=KEY_ID, project_uid=trial.project_uid)
         tasks = destination.deployment.tasks
+        answer = (
+            self._ask_with_file(key, trial.endpoint, tasks, file)
+            if file
+            else self._ask_with_text(key, trial.endpoint, tasks, text)
+        )
+        async with aclosing(answer) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def _check_file(self, text: str, file: bytes) -> None:
+        if text:
+            raise RequestInvalid("text and file are both set; a model takes one of them", field="file")
+        if len(file) > self.limits.file_bytes_max:
+            raise RequestInvalid(
+                f"file has {len(file)} bytes; at most {self.limits.file_bytes_max} are allowed in a trial: deploy the model "
+                "for larger ones",
+                field="file",
+            )
+
+    async def _ask_with_text(
+        self, key: routes_pb2.KeyAccess, endpoint: str, tasks: Container[int], text: str
+    ) -> AsyncGenerator[TrialPiece, None]:
         if catalog_pb2.TASK_CHAT_COMPLETION in tasks:
-            async with aclosing(self._chat(key, trial.endpoint, text)) as pieces:
+            async with aclosing(self._chat(key, endpoint, text)) as pieces:
                 async for piece in pieces:
                     yield piece
         elif catalog_pb2.TASK_EMBEDDINGS in tasks:
-            answered = await self.calls.embed(key, trial.endpoint, [text])
+            answered = await self.calls.embed(key, endpoint, [text])
             (row,) = answered.rows
             yield TrialPiece(
                 embedding=struct.unpack(f"<{len(row) // 4}f", row),
@@ -109,7 +138,19 @@ class Trials:
                 id=answered.id,
             )
         else:
-            raise TaskNotSupported(f"{model!r} takes no text; deploy it and call it", field="model")
+            raise TaskNotSupported("the model takes no text; send it an audio file or an image", field="text")
+
+    async def _ask_with_file(
+        self, key: routes_pb2.KeyAccess, endpoint: str, tasks: Container[int], file: bytes
+    ) -> AsyncGenerator[TrialPiece, None]:
+        if catalog_pb2.TASK_TRANSCRIPTION in tasks:
+            heard = await transcribe(self.calls, key, endpoint, file, Listening())
+            yield TrialPiece(text=heard.text, usage=Counts(audio_milliseconds=heard.audio_milliseconds), id=heard.id)
+        elif catalog_pb2.TASK_IMAGE_CLASSIFICATION in tasks:
+            seen = await classify_images(self.calls, key, endpoint, [file], top_k=TOP_K_DEFAULT)
+            yield TrialPiece(labels=seen.labels[0], usage=Counts(images=seen.images), id=seen.id)
+        else:
+            raise TaskNotSupported("the model takes no file; send it a text", field="file")
 
     async def _chat(self, key: routes_pb2.KeyAccess, endpoint: str, text: str) -> AsyncGenerator[TrialPiece, None]:
         sampling = Sampling(max_tokens=self.limits.output_tokens_max)

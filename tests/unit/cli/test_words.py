@@ -13,7 +13,7 @@ from cli.commands.access import duration
 from cli.commands.deployments import default_name
 from cli.commands.discover import the_one
 from cli.commands.search import read_filter
-from cli.output import plain_decimal, rate_words, short_name
+from cli.output import plain_decimal, quantity_words, rate_words, short_name
 from cli.session import UsageMistake, project_name
 
 
@@ -54,6 +54,18 @@ def test_a_token_rate_is_per_million() -> None:
     """The unit people know from price pages."""
     rate = money_pb2.Rate(meter=money_pb2.METER_INPUT_TOKENS, currency="USD", amount="0.0375", per=1_000_000)
     assert rate_words(rate) == "0.0375 USD / 1M input tokens"
+
+
+def test_audio_and_images_have_units_of_their_own() -> None:
+    """A rate in what people buy by, a quantity in the meter's whole unit."""
+    audio, images = money_pb2.METER_AUDIO_MILLISECONDS, money_pb2.METER_IMAGES
+    assert rate_words(money_pb2.Rate(meter=audio, currency="USD", amount="0.006", per=60_000)) == (
+        "0.006 USD / audio-minute"
+    )
+    assert rate_words(money_pb2.Rate(meter=images, currency="USD", amount="0.1", per=1_000)) == "0.1 USD / 1,000 images"
+    assert quantity_words(audio, 3_325) == "3,325 audio-ms"
+    assert quantity_words(images, 2) == "2 images"
+    assert quantity_words(money_pb2.METER_INPUT_TOKENS, 1_000) == "1,000 tokens"
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("12h", 43_200), ("30d", 2_592_000)])

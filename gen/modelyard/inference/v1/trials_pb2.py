@@ -26,7 +26,7 @@ from modelyard.inference.v1 import inference_pb2 as modelyard_dot_inference_dot_
 from modelyard.type.v1 import access_pb2 as modelyard_dot_type_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/inference/v1/trials.proto\x12\x16modelyard.inference.v1\x1a&modelyard/inference/v1/inference.proto\x1a\x1emodelyard/type/v1/access.proto\">\n\x0fTryModelRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x7f\n\x10TryModelResponse\x12\x10\n\x08progress\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tembedding\x18\x03 \x03(\x02\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.modelyard.inference.v1.Usage\x12\n\n\x02id\x18\x05 \x01(\t2\x7f\n\x0cTrialService\x12o\n\x08TryModel\x12\'.modelyard.inference.v1.TryModelRequest\x1a(.modelyard.inference.v1.TryModelResponse\"\x0e\xca\xc1\x18\n\x08\x04\x12\x06parent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#modelyard/inference/v1/trials.proto\x12\x16modelyard.inference.v1\x1a&modelyard/inference/v1/inference.proto\x1a\x1emodelyard/type/v1/access.proto\"L\n\x0fTryModelRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0c\n\x04\x66ile\x18\x04 \x01(\x0c\"\xb3\x01\n\x10TryModelResponse\x12\x10\n\x08progress\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\tembedding\x18\x03 \x03(\x02\x12,\n\x05usage\x18\x04 \x01(\x0b\x32\x1d.modelyard.inference.v1.Usage\x12\n\n\x02id\x18\x05 \x01(\t\x12\x32\n\x06labels\x18\x06 \x03(\x0b\x32\".modelyard.inference.v1.ImageLabel2\x7f\n\x0cTrialService\x12o\n\x08TryModel\x12\'.modelyard.inference.v1.TryModelRequest\x1a(.modelyard.inference.v1.TryModelResponse\"\x0e\xca\xc1\x18\n\x08\x04\x12\x06parent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRIALSERVICE'].methods_by_name['TryModel']._loaded_options = None
   _globals['_TRIALSERVICE'].methods_by_name['TryModel']._serialized_options = b'\312\301\030\n\010\004\022\006parent'
   _globals['_TRYMODELREQUEST']._serialized_start=135
-  _globals['_TRYMODELREQUEST']._serialized_end=197
-  _globals['_TRYMODELRESPONSE']._serialized_start=199
-  _globals['_TRYMODELRESPONSE']._serialized_end=326
-  _globals['_TRIALSERVICE']._serialized_start=328
-  _globals['_TRIALSERVICE']._serialized_end=455
+  _globals['_TRYMODELREQUEST']._serialized_end=211
+  _globals['_TRYMODELRESPONSE']._serialized_start=214
+  _globals['_TRYMODELRESPONSE']._serialized_end=393
+  _globals['_TRIALSERVICE']._serialized_start=395
+  _globals['_TRIALSERVICE']._serialized_end=522
 # @@protoc_insertion_point(module_scope)

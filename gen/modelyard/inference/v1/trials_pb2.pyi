@@ -28,22 +28,30 @@ class TryModelRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`projects/{project}` whose limit counts."""
     model: _builtins.str
     """`publishers/{publisher}/models/{model}`."""
     text: _builtins.str
-    """Chat models: what to say. Embedding models: the text. At most MODELYARD_INFERENCE_TRIAL_CHARACTERS_MAX characters."""
+    """Chat models: what to say. Embedding models: the text. At most MODELYARD_INFERENCE_TRIAL_CHARACTERS_MAX characters.
+    Empty for speech and image models.
+    """
+    file: _builtins.bytes
+    """Speech models: an audio file. Image models: an image. At most MODELYARD_INFERENCE_TRIAL_FILE_BYTES_MAX bytes; empty
+    for the others.
+    """
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         model: _builtins.str = ...,
         text: _builtins.str = ...,
+        file: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "parent", b"parent", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "model", b"model", "parent", b"parent", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -60,6 +68,7 @@ class TryModelResponse(_message.Message):
     EMBEDDING_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     progress: _builtins.str
     """What is waited for, in one sentence; the first responses while an instance starts."""
     text: _builtins.str
@@ -74,6 +83,10 @@ class TryModelResponse(_message.Message):
     def usage(self) -> _inference_pb2.Usage:
         """What the call used; set in the last response only."""
 
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_inference_pb2.ImageLabel]:
+        """What an image shows, the most probable first."""
+
     def __init__(
         self,
         *,
@@ -82,10 +95,11 @@ class TryModelResponse(_message.Message):
         embedding: _abc.Iterable[_builtins.float] | None = ...,
         usage: _inference_pb2.Usage | None = ...,
         id: _builtins.str = ...,
+        labels: _abc.Iterable[_inference_pb2.ImageLabel] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "id", b"id", "progress", b"progress", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "id", b"id", "labels", b"labels", "progress", b"progress", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
