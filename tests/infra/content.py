@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,9 +14,19 @@ SHIPPED = Path(__file__).parents[2] / "services" / "catalog" / "content"
 DATED = [f"publishers/huggingfacetb/models/dated-{number}" for number in (1, 2)]
 
 
+def content_with(folder: Path, change: Callable[[Path], None]) -> Path:
+    """A copy of the shipped content, changed."""
+    shutil.copytree(SHIPPED, folder)
+    change(folder)
+    return folder
+
+
 def content_with_dates(folder: Path) -> Path:
     """The shipped content, and two models that are only listed and have days ahead of them."""
-    shutil.copytree(SHIPPED, folder)
+    return content_with(folder, _add_dated)
+
+
+def _add_dated(folder: Path) -> None:
     today = datetime.now(UTC).date()
     models = [
         {
@@ -36,4 +47,3 @@ def content_with_dates(folder: Path) -> Path:
         for name in DATED
     ]
     (folder / "models" / "dated.yaml").write_text(yaml.safe_dump({"models": models}))
-    return folder

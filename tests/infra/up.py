@@ -145,8 +145,8 @@ def processes_naming(text: str) -> list[str]:
 def running_up(home: Path, settings: dict[str, str] | None = None) -> Iterator[Up]:
     """A platform for the length of the block."""
     up = Up(home, settings)
-    up.start()
     try:
+        up.start()
         yield up
     finally:
         up.stop()
