@@ -171,7 +171,7 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
         ServedService(
             f"{PACKAGE}.InstallService",
             installs_pb2_grpc.add_InstallServiceServicer_to_server,
-            InstallServicer(database, clock, settings.content_dir, packages),
+            InstallServicer(database, clock, settings.content_dir, packages, notice),
         ),
         dead_letters.served(),
         _sources(context, database, settings, hubs),

@@ -12,6 +12,7 @@ from pathlib import Path
 from chassis.clock import Clock
 from chassis.database import Database
 from services.catalog.domain.errors import InstallFailed, InstallNotOffered, ModelNotFound
+from services.catalog.domain.lifecycle import Notice
 from services.catalog.domain.names import MODEL
 from services.catalog.sources.content import Model
 from services.catalog.sources.content_files import read_content
@@ -40,11 +41,14 @@ class Installing:
 
 
 async def install_model(
-    database: Database, clock: Clock, folder: Path, packages: PackageStore, name: str
+    database: Database, clock: Clock, folder: Path, packages: PackageStore, notice: Notice, name: str
 ) -> AsyncGenerator[Installing, None]:
     """Install a model of the content folder; at the end it runs here.
 
     What is here already is not fetched again. Closing the iterator ends the work.
+
+    Args:
+        notice: What is promised before a version ends; the content is read anew.
 
     Raises:
         ModelNotFound: no such model.
@@ -59,7 +63,7 @@ async def install_model(
         async for progress in steps:
             yield Installing(InstallStep[progress.step.name], min(progress.bytes_done, total), total)
     yield Installing(InstallStep.READING, total, total)
-    await sync_content(database, clock, folder, packages)
+    await sync_content(database, clock, folder, packages, notice)
     async with database.reader() as session:
         row = await stored_model(session, name)
     if row is None or row.usability != "RUNS_HERE":
