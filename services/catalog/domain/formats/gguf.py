@@ -113,9 +113,8 @@ def _facts(found: dict[str, Any]) -> GgufFacts:
         raise GgufInvalid("its metadata name no architecture")
 
     def number(name: str) -> int:
-        value = found.get(f"{architecture}.{name}", 0)
-        # Some models state one number a layer.
-        return int(value) if isinstance(value, int) else 0
+        # Some models state one number a layer, which is told by none here.
+        return _whole(found.get(f"{architecture}.{name}"))
 
     template = str(found.get("tokenizer.chat_template", ""))
     return GgufFacts(
@@ -126,7 +125,7 @@ def _facts(found: dict[str, Any]) -> GgufFacts:
         bos_token="" if _engine_adds_bos(found) else _token(found, "bos"),
         eos_token=_token(found, "eos"),
         state_bytes_per_token=_state_bytes(number),
-        parameter_count=int(found.get("general.parameter_count", 0)),
+        parameter_count=_whole(found.get("general.parameter_count")),
     )
 
 
@@ -145,8 +144,15 @@ def _engine_adds_bos(found: dict[str, Any]) -> bool:
 
 
 def _token(found: dict[str, Any], kind: str) -> str:
-    tokens, index = found.get(_TOKENS, []), found.get(f"tokenizer.ggml.{kind}_token_id")
-    return str(tokens[index]) if isinstance(index, int) and 0 <= index < len(tokens) else ""
+    tokens, index = found.get(_TOKENS), found.get(f"tokenizer.ggml.{kind}_token_id")
+    if not isinstance(tokens, list) or not isinstance(index, int) or not 0 <= index < len(tokens):
+        return ""
+    return str(tokens[index])
+
+
+def _whole(value: Any) -> int:
+    """A number that counts something; 0 where there is none."""
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _metadata(reader: _Reader) -> tuple[dict[str, Any], int]:
