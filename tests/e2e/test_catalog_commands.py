@@ -43,6 +43,19 @@ def test_assets_are_imported_once_and_exported_again(up: Up, tmp_path: Path) -> 
     assert (shown["card"], shown["source"]) == (good["a"]["_description_md"], "import")
 
 
+def test_models_are_searched(up: Up) -> None:
+    """By misspelt words, narrowed and counted; a short name finds its model, and a slip is answered with names."""
+    runs_here = ("--filter", "usability=runs-here", "--filter", "license in apache-2.0, mit")
+    found = up.json("models", "search", "smolm2 instrct", *runs_here, "--facet", "collection")
+    assert found["results"][0]["model"]["name"] == "publishers/huggingfacetb/models/smollm2-135m-instruct"
+    assert found["suggestions"][0] == "smollm 2 instruct"
+    assert sum(int(one["count"]) for one in found["facet_counts"][0]["values"]) == int(found["total_count"])
+    assert "did you mean" in up.run("models", "search", "smolm2 instrct", *runs_here).stdout
+    refused = up.run("models", "search", "--filter", "colour=red", status=1)
+    assert "there are collection, publisher, license" in refused.stderr
+    assert "smollm2-135m-instruct" in up.run("models", "show", "smollm2-135m-instrct", status=2).stderr
+
+
 def test_a_model_is_verified_on_a_deployment_of_its_own(up: Up) -> None:
     """Its card's sample answers as stated, and nothing is left of the deployment."""
     up.run("project", "create", "verify")

@@ -10,6 +10,9 @@ _UNSPACED = "぀-ヿ㐀-䶿一-鿿豈-﫿"
 # "Meta-Llama-3.1-8B" is meta, llama, 3.1, 8b; "phi4" is phi, 4. A number keeps the letters behind it, so that sizes and
 # bit widths stay whole, and its point.
 _WORD = re.compile(rf"\d+(?:\.\d+)*[^\W\d_{_UNSPACED}]*|[^\W\d_{_UNSPACED}]+|[{_UNSPACED}]")
+_LETTERS = r"\p{L}\p{No}\p{Nl}"
+# The same as the search engine writes it, for texts that `plain` has made plain: it cuts long ones itself.
+WORD_OF_ENGINE = rf"\d+(?:\.\d+)*[{_LETTERS}&&[^{_UNSPACED}]]*|[{_LETTERS}&&[^{_UNSPACED}]]+|[{_UNSPACED}]"
 # So common in questions that they say nothing of what is looked for. "it" is missing: names end with it.
 _EMPTY_WORDS = frozenset(
     (
@@ -51,9 +54,14 @@ _EMPTY_WORDS = frozenset(
 
 def words_of(text: str) -> list[str]:
     """The words of a text in their order, lower case and without accents."""
+    return _WORD.findall(plain(text))
+
+
+def plain(text: str) -> str:
+    """A text in lower case and without accents."""
     if not text.isascii():
         text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
-    return _WORD.findall(text.casefold())
+    return text.casefold()
 
 
 def telling_words(words: list[str]) -> list[str]:

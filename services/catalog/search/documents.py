@@ -11,7 +11,7 @@ import tantivy
 
 from services.catalog.domain.names import id_of
 from services.catalog.domain.search import day_number, published_day
-from services.catalog.domain.words import telling_words, words_of
+from services.catalog.domain.words import plain, telling_words, words_of
 from services.catalog.search import schema
 from services.catalog.storage.queries.changes import ChangedModel
 
@@ -56,7 +56,7 @@ def document_of(model: ChangedModel, names: Names, card_length_max: int) -> tant
     title = [*by_id, *by_display_name, *publisher]
     facets = _text_facets(model)
     label = [*title, *_label_words(model, names, facets)]
-    text = words_of(f"{facts.get('summary', '')} {model.card[:card_length_max]}")
+    text = plain(f"{facts.get('summary', '')} {model.card[:card_length_max]}")
     id_length = len(telling_words(by_id))
     released = published_day(facts.get("release_date", ""))
     document = tantivy.Document(
@@ -67,7 +67,7 @@ def document_of(model: ChangedModel, names: Names, card_length_max: int) -> tant
             schema.NAME_WORDS: _joined([*by_id, *by_display_name]),
             schema.TITLE_WORDS: _joined(title),
             schema.LABEL_WORDS: _joined(label),
-            schema.TEXT_WORDS: _joined([*label, *text]),
+            schema.TEXT_WORDS: [_joined(label), text],
             schema.ID_LENGTH: id_length,
             schema.DISPLAY_LENGTH: len(telling_words(by_display_name)),
             schema.TITLE_LENGTH: len(telling_words([*words_of(model.publisher), *by_id])),

@@ -36,6 +36,7 @@ class SearchIndex:
         self._schema = schema.build_schema()
         with _damage(folder):
             self._index = tantivy.Index(self._schema, str(folder), reuse=True)
+            self._index.register_tokenizer(schema.TEXT_TOKENIZER, schema.text_analyzer())
             # Searchers see what `commit` here has written; nothing else writes.
             self._index.config_reader("manual")
             self._index.reload()

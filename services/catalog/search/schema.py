@@ -1,7 +1,7 @@
 """The fields of the index.
 
-Every word field holds each word once and no positions: whether a word is there decides, not how often. Facets and
-numbers are columns beside it. Nothing is stored but the name by which the database is asked.
+No word field holds positions or counts: whether a word is there decides, not where or how often. Facets and numbers are
+columns beside them. Nothing is stored but the name by which the database is asked.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import tantivy
 
 from services.catalog.domain.search import FACETS, FacetKind
+from services.catalog.domain.words import WORD_OF_ENGINE
 
 # Another number makes every replica build its index anew; it is part of the folder's name.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Resource name of a model; the key of its document.
 NAME = "name"
@@ -45,7 +46,9 @@ ORIGIN = "origin"
 POSITION_KEY = "//position"
 NEVER = 10_000_000  # a day after the last one that a date can name
 
-_WORDS = (NAME_WORDS, TITLE_WORDS, LABEL_WORDS, TEXT_WORDS)
+# Long texts are cut into words by the engine, which does it on a thread of its own; a word longer than this is none.
+TEXT_TOKENIZER, _WORD_LENGTH_MAX = "text", 100
+_WORDS = {NAME_WORDS: "whitespace", TITLE_WORDS: "whitespace", LABEL_WORDS: "whitespace", TEXT_WORDS: TEXT_TOKENIZER}
 _NUMBERS = (
     ID_LENGTH,
     DISPLAY_LENGTH,
@@ -68,8 +71,8 @@ def build_schema() -> tantivy.Schema:
     builder.add_text_field(OPENINGS, tokenizer_name="raw", index_option="basic")
     builder.add_integer_field(POSITION, stored=True)
     builder.add_text_field(ORIGIN, stored=True, tokenizer_name="raw", index_option="basic")
-    for field in _WORDS:
-        builder.add_text_field(field, tokenizer_name="whitespace", index_option="basic")
+    for field, tokenizer in _WORDS.items():
+        builder.add_text_field(field, tokenizer_name=tokenizer, index_option="basic")
     for field in _NUMBERS:
         builder.add_integer_field(field, fast=True)
     for facet in FACETS.values():
@@ -78,3 +81,9 @@ def build_schema() -> tantivy.Schema:
         elif facet.is_number:
             builder.add_integer_field(facet.name, fast=True)
     return builder.build()
+
+
+def text_analyzer() -> tantivy.TextAnalyzer:
+    """Cuts plain texts into the words that `words_of` finds in them."""
+    words = tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.regex(WORD_OF_ENGINE))
+    return words.filter(tantivy.Filter.remove_long(_WORD_LENGTH_MAX)).build()

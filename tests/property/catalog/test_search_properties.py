@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from bench.hub.models import hub_models
 from services.catalog.domain.search import FACETS, FacetKind, Limits, Operator, Question, read_filter, read_order
-from services.catalog.domain.words import distance
+from services.catalog.domain.words import distance, plain, words_of
 from services.catalog.search.ask import Answer, answer
 from services.catalog.search.documents import Names, document_of
 from services.catalog.search.index import SearchIndex
 from services.catalog.search.reader import Hit, Position, Reader
+from services.catalog.search.schema import text_analyzer
 from services.catalog.storage.queries.changes import ChangedModel
 
 COUNT = 300
@@ -143,3 +144,14 @@ def test_distance_is_optimal_string_alignment(left: str, right: str) -> None:
         return best
 
     assert distance(left, right) == cell(len(left), len(right))
+
+
+# What Python's tables do not know yet, the engine's may.
+ASSIGNED = st.characters(exclude_categories=("Cn", "Cs", "Co"))
+
+
+@given(text=st.text(ASSIGNED, max_size=25))
+@settings(max_examples=300)
+def test_the_engine_cuts_the_same_words(text: str) -> None:
+    """What is found in a card is what is asked for: whoever cuts it, letters of any script, numbers, accents."""
+    assert text_analyzer().analyze(plain(text)) == words_of(text)
