@@ -98,7 +98,7 @@ def _kind(owner: EndpointRow | None, request: deploy_pb2.CreateDeploymentRequest
 
 
 def _new_endpoint(endpoint: str, project: str, count: int, endpoints_max: int) -> None:
-    check_id(endpoint, "parent")
+    check_id(endpoint, "endpoint_id")
     check_endpoints_left(project, count, endpoints_max)
 
 
