@@ -12,7 +12,7 @@ from modelyard.billing.v1 import billing_pb2
 from modelyard.catalog.v1 import catalog_pb2, search_pb2
 from modelyard_client import Modelyard, ModelyardError
 
-from cli.output import GIB, Json, enum_word, json_document, rate_words, short_name, table
+from cli.output import GIB, Json, enum_word, json_document, out, rate_words, short_name, table
 from cli.session import UsageMistake, collect, run
 
 models = typer.Typer(help="What there is, and what runs here.")
@@ -78,6 +78,8 @@ def print_models(found: list[catalog_pb2.Model]) -> None:
         right=("parameters", "context"),
         whole=("model",),
     )
+    if any(model.usability == catalog_pb2.USABILITY_NEEDS_INSTALL for model in found):
+        out.print("needs install: `modelyard models install MODEL` fetches its files", markup=False)
 
 
 async def find_model(

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from engines.refusals import Refusal
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+# `pixels_max` is the limit, and it is looked at before a pixel is decoded; Pillow's own would answer in its place.
+Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True)

@@ -76,14 +76,17 @@ def split_at_timestamps(tokens: Sequence[int], first_timestamp: int, frames: int
         pair of timestamps is left out; it is cut off by the window's end and heard again.
     """
 
-    def frame(token: int) -> int:
+    def frame(token: int, otherwise: int) -> int:
+        """Where a timestamp points to; `otherwise` where the token is text."""
+        if token < first_timestamp:
+            return otherwise
         return min((token - first_timestamp) * FRAMES_PER_TIMESTAMP, frames)
 
     is_timestamp = [token >= first_timestamp for token in tokens]
     cuts = [at for at in range(1, len(tokens)) if is_timestamp[at - 1] and is_timestamp[at]]
     ends_whole = is_timestamp[-2:] == [False, True]
     if not cuts:
-        stamps = [frame(token) for token in tokens if token >= first_timestamp]
+        stamps = [frame(token, 0) for token in tokens if token >= first_timestamp]
         end = stamps[-1] if stamps and stamps[-1] > 0 else frames
         begin = stamps[0] if stamps and stamps[0] < end else 0
         return [(tuple(tokens), begin, end)], frames
@@ -93,7 +96,7 @@ def split_at_timestamps(tokens: Sequence[int], first_timestamp: int, frames: int
     since = 0
     for cut in cuts:
         piece = tuple(tokens[since:cut])
-        pieces.append((piece, frame(piece[0]), frame(piece[-1])))
+        pieces.append((piece, frame(piece[0], pieces[-1][2] if pieces else 0), frame(piece[-1], frames)))
         since = cut
     covered = frames if ends_whole else pieces[-1][2]
     # A window that ends where it began would be heard for ever.

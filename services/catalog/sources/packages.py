@@ -121,8 +121,9 @@ class PackageStore:
             # What a killed installation left.
             shutil.rmtree(staging, ignore_errors=True)
             try:
-                async for progress in self._fetch(staging, missing):
-                    yield progress
+                async with contextlib.aclosing(self._fetch(staging, missing)) as steps:
+                    async for progress in steps:
+                        yield progress
                 for wheel in sorted((staging / "wheels").glob("*.whl")):
                     yield Progress(Step.UNPACKING, _size_of(staging / "wheels"))
                     await asyncio.to_thread(self._unpack, wheel, staging)

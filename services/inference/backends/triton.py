@@ -291,6 +291,8 @@ def read_all_bytes(content: bytes) -> list[bytes]:
     elements, at = [], 0
     while at + _LENGTH.size <= len(content):
         end = at + _LENGTH.size + _LENGTH.unpack_from(content, at)[0]
+        if end > len(content):
+            break
         elements.append(content[at + _LENGTH.size : end])
         at = end
     return elements

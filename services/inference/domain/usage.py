@@ -30,6 +30,11 @@ class Counts:
         """Whether the model has read anything."""
         return bool(self.input_tokens or self.audio_milliseconds or self.images)
 
+    @property
+    def has_output(self) -> bool:
+        """Whether these are counts of an answer that has begun: text, or what was heard or seen."""
+        return bool(self.output_tokens or self.audio_milliseconds or self.images)
+
     def __add__(self, other: Counts) -> Counts:
         return Counts(
             self.input_tokens + other.input_tokens,
@@ -56,4 +61,4 @@ def billed(outcome: Outcome, received: Counts, delivered: Counts) -> Counts:
 
 def cut_by_us(delivered: Counts) -> Outcome:
     """How a call ends that our side broke: as failed, and for nothing, while no output has left."""
-    return Outcome.INTERRUPTED if delivered.output_tokens else Outcome.FAILED
+    return Outcome.INTERRUPTED if delivered.has_output else Outcome.FAILED

@@ -255,14 +255,14 @@ class Calls:
                     response.model_name, response.id = request.model_name, request.id
                     yield response
                     delivered = received
-                    if delivered.output_tokens:
+                    if delivered.has_output:
                         entry.progress(delivered)
             outcome = Outcome.COMPLETED
         except TimeoutError:
             outcome = Outcome.TIMED_OUT
             raise EngineTimeout(f"the call took longer than {self.limits.call_s_max:g} s") from None
         except EngineTimeout:
-            outcome = Outcome.TIMED_OUT if delivered.output_tokens else Outcome.FAILED
+            outcome = Outcome.TIMED_OUT if delivered.has_output else Outcome.FAILED
             raise
         except Problem:
             outcome = cut_by_us(delivered)

@@ -87,7 +87,7 @@ class Generation:
                         continue
                     delivered = self.received
                     # Until output has left, a crash of ours makes the call free: so nothing stands in the journal.
-                    if delivered.output_tokens:
+                    if delivered.has_output:
                         entry.progress(delivered)
             outcome = Outcome.COMPLETED
         except TimeoutError:
@@ -96,7 +96,7 @@ class Generation:
                 f"the call took longer than {self._calls.limits.call_s_max:g} s; what was produced is billed, ask for less"
             ) from None
         except EngineTimeout:
-            outcome = Outcome.TIMED_OUT if delivered.output_tokens else Outcome.FAILED
+            outcome = Outcome.TIMED_OUT if delivered.has_output else Outcome.FAILED
             raise
         except ContentFiltered as filtered:
             # What was read before it was refused is paid for, as far as the provider says it.

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
 import pytest
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from services.inference.backends.triton import (
     TritonBackend,
     add_bytes,
     named_outputs,
+    read_all_bytes,
     read_bytes,
+    sum_of,
 )
 from services.inference.backends.words import NothingRead, problem_of_code, refusal
-from services.inference.domain.errors import EngineBusy, EngineFailed, EngineTimeout, PromptTooLong, RequestInvalid
+from services.inference.domain.errors import (
+    EngineBusy,
+    EngineFailed,
+    EngineTimeout,
+    MediaInvalid,
+    MediaTooLarge,
+    PromptTooLong,
+    RequestInvalid,
+)
 from services.inference.domain.output import Piece
 from tests.unit.inference.build import a_deployment
 
@@ -28,6 +39,12 @@ from tests.unit.inference.build import a_deployment
         ("ENGINE_BUSY waiting=8 waiting_max=8", EngineBusy, "8 calls wait at the instance; 8 are allowed"),
         ("INVALID_PARAMETER name=stop allowed=texts", RequestInvalid, "stop is not taken by the model; allowed: texts"),
         ("PROMPT_EMPTY", RequestInvalid, "the prompt is not taken"),
+        ("AUDIO_UNREADABLE allowed=wav,flac", MediaInvalid, "no audio that can be read; wav,flac are taken"),
+        ("AUDIO_TOO_SHORT milliseconds=9 milliseconds_min=100", MediaInvalid, "9 ms long; at least 100 ms"),
+        ("AUDIO_TOO_LONG seconds_max=600", MediaTooLarge, "longer than 600 s, the most the model takes; send parts"),
+        ("IMAGE_UNREADABLE item=2 allowed=PNG", MediaInvalid, "image 2 is none that can be read; PNG are taken"),
+        ("IMAGE_TOO_LARGE item=0 pixels=9 pixels_max=4", MediaTooLarge, "image 0 has 9 pixels .* at most 4"),
+        ("AUDIO_TOO_LONG", MediaTooLarge, "longer than [?] s"),
         ("ENGINE_FAILED type=RuntimeError", EngineFailed, "the instance broke while it answered"),
         ("Traceback: the prompt was 'a secret'", EngineFailed, "the instance broke while it answered"),
     ],
@@ -64,6 +81,47 @@ def test_bytes_tensors_round_trip() -> None:
     add_bytes(request, "TEXT", [b"one", b""], [2, 1])
     assert read_bytes(request.raw_input_contents[0]) == b"one"
     assert (read_bytes(b""), read_bytes(b"\0\0")) == (b"", b"")
+
+
+def test_every_element_of_a_tensor_is_read() -> None:
+    """Also where its content was cut: what is not whole is left out."""
+    request = service_pb2.ModelInferRequest()
+    add_bytes(request, "TEXT", [b"one", b"", b"three"], [3, 1])
+    content = request.raw_input_contents[0]
+    assert read_all_bytes(content) == [b"one", b"", b"three"]
+    assert read_all_bytes(content[:10]) == [b"one"]
+    assert sum_of((1).to_bytes(8, "little") + (500).to_bytes(8, "little"), 8) == 501
+
+
+class RefusingInstance(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Says no and ends the stream a moment later, as Triton does; notes whether it was left before."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncGenerator[Any, None]:
+        async for _ in requests:
+            yield service_pb2.ModelStreamInferResponse(error_message="ENGINE_BUSY waiting=8 waiting_max=8")
+        await asyncio.sleep(0.05)
+        self.ended = True
+
+
+async def test_a_stream_that_was_refused_is_read_to_its_end() -> None:
+    """Triton waits for ever for a request that is cancelled in the moment of its end."""
+    instance, server = RefusingInstance(), grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(instance, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    backend = TritonBackend(b"a secret of tests alone", token_timeout_s=5)
+    (target,) = a_deployment().targets
+    target.address = f"127.0.0.1:{port}"
+    try:
+        with pytest.raises(EngineBusy):
+            await anext(backend.raw_stream(target, service_pb2.ModelInferRequest()))
+        assert instance.ended
+    finally:
+        await backend.close()
+        await server.stop(0)
 
 
 def test_outputs_are_found_by_name() -> None:
