@@ -21,7 +21,7 @@ class Position:
 
     Attributes:
         change: Number of the last change that it holds; 0 for an empty index.
-        origin: Uid of the database's first model, which tells it from others.
+        origin: Uid of the database's oldest model, which tells it from others.
     """
 
     change: int = 0

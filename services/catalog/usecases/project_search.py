@@ -87,6 +87,7 @@ class SearchProjection:
         self._commit_due_at = 0.0
         self._rebuild_not_before = 0.0
         self._rebuild_wanted = False
+        self._is_counted = False
         self.index_time: datetime | None = None
         # Changes that the index did not hold when it was last looked at, at most.
         self.pending = 0
@@ -161,6 +162,11 @@ class SearchProjection:
                 position = Position(self._position, await first_uid(session))
             await self._write(lambda: building.commit(position))
             self._commit_due_at = 0.0
+        may_rebuild = time.monotonic() >= self._rebuild_not_before
+        if caught_up and not self._is_counted and not await self._count_agrees(building) and may_rebuild:
+            log.warning("the search index holds models that are gone; building another", position=self._position)
+            await self._begin_anew()
+            return False
         if caught_up:
             await self._take_over(building)
             self.index_time, self.pending = looked_at, 0
@@ -213,6 +219,18 @@ class SearchProjection:
             # Models that have changed since were counted before; fewer than the others there must not be.
             return await listed_count(session, position.change) <= index.document_count
 
+    async def _count_agrees(self, index: SearchIndex) -> bool:
+        """Whether the index holds as many models as the database shows; looked at once, when it is in step.
+
+        A model that left its source is taken out when that is read, and later removed. A replica that was away all that
+        time has not read it.
+        """
+        async with self._database.reader() as session:
+            listed = await listed_count(session, index.position.change)
+            # Counted before: whatever has changed meanwhile would have been left out of the count.
+            self._is_counted = await newest_change(session) == index.position.change
+        return not self._is_counted or listed == index.document_count
+
     def _new_generation(self) -> SearchIndex:
         index = self._generations.create()
         self._generations.make_current(index)
@@ -222,6 +240,7 @@ class SearchProjection:
         self._building = index
         self._position = index.position.change
         self._commit_due_at = 0.0
+        self._is_counted = False
         async with self._database.reader() as session:
             self._fresh_until = 0 if index.position.change else await newest_change(session)
 

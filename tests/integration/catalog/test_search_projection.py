@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from chassis.database import Database
 from services.catalog.domain.errors import SearchFolderLocked, SearchUnavailable
@@ -136,6 +136,20 @@ async def test_an_index_of_another_database_is_not_taken(database: Database, tmp
     await other.dispose()
     async with searched(database, folder) as replica:
         assert sorted(ids_of(await replica.ask(page_size=1000))) == NAMES
+
+
+async def test_models_that_were_removed_meanwhile_are_forgotten(database: Database, tmp_path: Path) -> None:
+    """By a replica that was away when they left their source, and until they were removed."""
+    folder = tmp_path / "index"
+    async with searched(database, folder):
+        pass
+    async with database.unit_of_work() as uow:
+        models = table(ModelRow)
+        await uow.session.execute(delete(models).where(models.c.name == f"publishers/acme/models/{NAMES[5]}"))
+    async with searched(database, folder) as replica:
+        response = await replica.ask(page_size=1000)
+        assert sorted(ids_of(response)) == [name for name in NAMES if name != NAMES[5]]
+        assert response.total_count == COUNT - 1
 
 
 async def test_another_schema_builds_another_index(

@@ -94,7 +94,7 @@ async def changed_models(session: AsyncSession, after: int, limit: int) -> list[
 
 
 async def first_uid(session: AsyncSession) -> str:
-    """Uid of the first model that entered this database, which is never removed; empty while there is none."""
+    """Uid of the oldest model of this database, which is hardly ever removed; empty while there is none."""
     return (await session.execute(select(func.min(_MODEL.c.uid)))).scalar_one() or ""
 
 
