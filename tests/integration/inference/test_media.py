@@ -151,7 +151,7 @@ async def test_a_caller_who_leaves_pays_for_the_audio_that_was_heard(
 ) -> None:
     """The engine stops at the end of its window, and no later."""
     request_id = new_uid()
-    body, headers = form(("model", "speech"), ("file", repeated(30)))
+    body, headers = form(("model", "speech"), ("file", repeated(30)), ("temperature", "0.1"))
     head = {"host": "x", "content-length": str(len(body)), "authorization": f"Bearer {key}", **headers}
     lines = [f"POST {TRANSCRIPTIONS} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
     lines.append(f"x-request-id: {request_id}")
