@@ -11,6 +11,7 @@ from tests.infra.up import Up, running_up
 
 @pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """`modelyard up`, running."""
-    with running_up(tmp_path_factory.mktemp("up") / "home") as platform:
+    """`modelyard up`, running; beside other tests an answer may take longer than calls usually get when drained."""
+    settings = {"MODELYARD_DEPLOY_INSTANCE_DRAIN_S": "120"}
+    with running_up(tmp_path_factory.mktemp("up") / "home", settings) as platform:
         yield platform

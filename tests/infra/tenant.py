@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tests.infra.witnesses import (
     CutTokens,
     Fault,
     Ledger,
+    Life,
     check_bill,
     check_calls,
     check_lives,
@@ -40,6 +41,8 @@ READY_S_MAX = 60.0
 # A broker that was killed, or a consumer that died with messages in hand, gets them again after 30 s.
 RECOVERED_S_MAX = 60.0
 LEDGER_S_MAX = 75.0
+# What a process that has ended its instance takes to leave a busy machine.
+LEFT_LOOK_S, LEFT_LOOKS_MAX = 0.2, 75
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,15 @@ class Tenant:
         )
         await until(self.answers, f"every deployment of {self.name} has its instances", s_max=READY_S_MAX)
 
+    async def orphans(self, lives: Mapping[str, Life]) -> list[str]:
+        """Processes that run and should not, or the other way round, once those that are leaving have left."""
+        for _ in range(LEFT_LOOKS_MAX):
+            # A keeper writes down its end a moment before it is gone.
+            if not check_processes(self.data_dir, lives):
+                break
+            await asyncio.sleep(LEFT_LOOK_S)
+        return check_processes(self.data_dir, lives)
+
     async def prove(self, log: ClientLog, faults: Sequence[Fault], recover_s: Sequence[float] = ()) -> Proof:
         """Delete the managed deployment, wait for the whole ledger, and compare all witnesses. Load has stopped."""
         await self.delete_managed()
@@ -218,7 +230,7 @@ class Tenant:
             for uid, life in lives.items()
             if owners.get(uid) == self.managed and life.exited_ms is not None
         ]
-        orphans = check_processes(self.data_dir, lives)
+        orphans = await self.orphans(lives)
         engines = engine_counts(self.instances_dir)
         differences = [
             *check_calls(log.calls, ledger, engines, faults),
