@@ -189,7 +189,7 @@ async def test_an_instance_runs_on_as_many_cores_as_it_has(provider: LocalProvid
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"engine": "vllm"}, 'engine "vllm" is unknown; there are llamacpp, noop, onnx'),
+        ({"engine": "vllm"}, 'engine "vllm" is unknown; there are images, llamacpp, noop, onnx, safetensors'),
         ({"artifacts": {"weights.bin": "/nowhere/weights.bin"}}, "^artifact 'weights.bin' is not"),
         ({"vcpus": 0}, "0 cores"),
     ],
