@@ -6,20 +6,22 @@ import asyncio
 import builtins
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import Message
 from modelyard.billing.v1 import billing_pb2
 from modelyard.catalog.v1 import catalog_pb2
+from modelyard.catalog.v1 import events_pb2 as catalog_events
 from modelyard.deploy.v1 import deploy_pb2, events_pb2, routes_pb2
 from modelyard.type.v1 import checks_pb2
 from sqlalchemy import select
 
 from chassis.database import Database
-from chassis.events import decode_projection
+from chassis.events import Event, decode_projection, published_event
 from services.deploy.compute.interface import InstanceSpec, InstanceState, InstanceView
+from services.deploy.events.consumed import Consumed
 from services.deploy.main import MIGRATIONS
 from services.deploy.storage.tables import CHASSIS, DeploymentRow, InstanceRow, TrialRow
 from services.deploy.usecases import deployments, endpoints, projects
@@ -312,3 +314,23 @@ async def platform_with_project(make_database: DatabaseFactory, folder: Path) ->
     platform = Platform(await make_database(CHASSIS, MIGRATIONS), folder)
     platform.project_uid = await platform.add_project(PROJECT)
     return platform
+
+
+def news_of_version(sequence: int, *, time: datetime = START, **facts: Any) -> Event:
+    """What the catalog publishes when something about the version has changed."""
+    return published_event(
+        "catalog",
+        "version",
+        "lifecycle-changed",
+        catalog_events.VersionLifecycleChanged(model_version=VERSION, **facts),
+        project_uid=None,
+        aggregate_uid="version-uid",
+        sequence=sequence,
+        time=time,
+    )
+
+
+async def hear(platform: Platform, event: Event) -> None:
+    """Deploy's consumer takes an event of the catalog."""
+    async with platform.database.unit_of_work() as uow:
+        await Consumed(platform.database, platform.reconciler.wanted).lifecycle(uow, event)

@@ -22,8 +22,9 @@ from tests.integration.deploy.build import (
     VERSION,
     Neighbourhood,
     Platform,
+    hear,
 )
-from tests.integration.deploy.test_news_of_versions import hear, news
+from tests.integration.deploy.test_news_of_versions import news
 
 
 async def ask(

@@ -5,37 +5,18 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from modelyard.catalog.v1 import events_pb2 as catalog_events
 from modelyard.deploy.v1 import events_pb2
 from sqlalchemy.exc import IntegrityError
 
-from chassis.events import published_event
 from chassis.ids import new_uid
 from services.deploy.domain.deployments import DeploymentState
-from services.deploy.events.consumed import Consumed
 from services.deploy.storage import queries
 from services.deploy.storage.tables import EndpointRow
 from services.deploy.usecases.deployments import delete_deployment
 from services.deploy.usecases.endpoints import delete_endpoint
-from tests.clock import START
-from tests.integration.deploy.build import ENDPOINT, VERSION, Platform
+from tests.integration.deploy.build import ENDPOINT, Platform, hear, news_of_version
 
 ROUNDS = 8
-
-
-async def hear(platform: Platform, sequence: int) -> None:
-    event = published_event(
-        "catalog",
-        "version",
-        "lifecycle-changed",
-        catalog_events.VersionLifecycleChanged(model_version=VERSION),
-        project_uid=None,
-        aggregate_uid="version-uid",
-        sequence=sequence,
-        time=START,
-    )
-    async with platform.database.unit_of_work() as uow:
-        await Consumed(platform.database, platform.reconciler.wanted).lifecycle(uow, event)
 
 
 async def test_every_change_of_a_deployment_has_a_revision_of_its_own(platform: Platform) -> None:
@@ -47,7 +28,7 @@ async def test_every_change_of_a_deployment_has_a_revision_of_its_own(platform: 
     revision_before = (await platform.deployment()).revision
     for number in range(ROUNDS):
         await asyncio.gather(
-            platform.look(settle=False), platform.scale(2 + number % 2), hear(platform, sequence=2 + number)
+            platform.look(settle=False), platform.scale(2 + number % 2), hear(platform, news_of_version(2 + number))
         )
         platform.provider.answer_all()
     changes = len(await platform.events(events_pb2.DeploymentChanged)) - changes_before

@@ -8,15 +8,13 @@ from datetime import datetime, timedelta
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.catalog.v1 import catalog_pb2
-from modelyard.catalog.v1 import events_pb2 as catalog_events
 
-from chassis.events import Event, published_event
+from chassis.events import Event
 from services.deploy.domain.errors import VersionDeprecated, VersionRetired
-from services.deploy.events.consumed import Consumed
 from services.deploy.storage.tables import DeploymentRow
 from services.deploy.usecases.acceptance import Answers, Limits
 from tests.clock import START
-from tests.integration.deploy.build import MANAGED, SERVERLESS, VERSION, Neighbourhood, Platform
+from tests.integration.deploy.build import MANAGED, SERVERLESS, Neighbourhood, Platform, hear, news_of_version
 
 LEGACY, DEPRECATED = catalog_pb2.LIFECYCLE_STAGE_LEGACY, catalog_pb2.LIFECYCLE_STAGE_DEPRECATED
 RETIRED = catalog_pb2.LIFECYCLE_STAGE_RETIRED
@@ -32,28 +30,13 @@ def stamp(moment: datetime) -> Timestamp:
 
 def news(sequence: int, stage: catalog_pb2.LifecycleStage.ValueType = LEGACY) -> Event:
     """The version is in this stage, with both dates set."""
-    message = catalog_events.VersionLifecycleChanged(
-        model_version=VERSION,
+    return news_of_version(
+        sequence,
         stage=stage,
         deprecation_time=stamp(DEPRECATES),
         retire_time=stamp(RETIRES),
         replacement="publishers/acme/models/speaker",
     )
-    return published_event(
-        "catalog",
-        "version",
-        "lifecycle-changed",
-        message,
-        project_uid=None,
-        aggregate_uid="version-uid",
-        sequence=sequence,
-        time=START,
-    )
-
-
-async def hear(platform: Platform, event: Event) -> None:
-    async with platform.database.unit_of_work() as uow:
-        await Consumed(platform.database, platform.reconciler.wanted).lifecycle(uow, event)
 
 
 class Overtaken(Neighbourhood):

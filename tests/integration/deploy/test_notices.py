@@ -16,8 +16,8 @@ from services.deploy.events.consumed import Consumed
 from services.deploy.rpc.notices import NoticeServicer
 from services.deploy.usecases.deployments import delete_deployment
 from tests.clock import START
-from tests.integration.deploy.build import ENDPOINT, PROJECT, SERVERLESS, VERSION, Platform
-from tests.integration.deploy.test_news_of_versions import DEPRECATES, hear, news
+from tests.integration.deploy.build import ENDPOINT, PROJECT, SERVERLESS, VERSION, Platform, hear
+from tests.integration.deploy.test_news_of_versions import DEPRECATES, news
 
 RETIREMENT = lifecycle_pb2.VERSION_CHANGE_RETIREMENT
 WHEN = START + timedelta(days=25)

@@ -10,19 +10,27 @@ from typing import Any
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.catalog.v1 import catalog_pb2, providers_pb2
-from modelyard.catalog.v1 import events_pb2 as catalog_events
 from modelyard.deploy.v1 import events_pb2
 
-from chassis.events import Event, published_event
+from chassis.events import Event
 from services.deploy.compute.interface import LaunchRefused
 from services.deploy.domain.deployments import DeploymentState, InstanceState
 from services.deploy.domain.errors import DeploymentNotManaged
-from services.deploy.events.consumed import Consumed
 from services.deploy.storage.tables import PoolRow
 from services.deploy.usecases.deployments import Limits, delete_deployment
 from services.deploy.usecases.endpoints import delete_endpoint, update_traffic
 from tests.clock import START
-from tests.integration.deploy.build import ENDPOINT, LIMITS, SERVERLESS, VERSION, Neighbourhood, Platform, version
+from tests.integration.deploy.build import (
+    ENDPOINT,
+    LIMITS,
+    SERVERLESS,
+    VERSION,
+    Neighbourhood,
+    Platform,
+    hear,
+    news_of_version,
+    version,
+)
 
 RETIRES = START + timedelta(days=30)
 
@@ -42,26 +50,9 @@ def retirement(sequence: int, when: object = RETIRES) -> Event:
     stamp = Timestamp()
     if when is not None:
         stamp.FromDatetime(when)  # type: ignore[arg-type]
-    message = catalog_events.VersionLifecycleChanged(
-        model_version=VERSION,
-        stage=catalog_pb2.LIFECYCLE_STAGE_LEGACY,
-        retire_time=stamp if when is not None else None,
+    return news_of_version(
+        sequence, stage=catalog_pb2.LIFECYCLE_STAGE_LEGACY, retire_time=stamp if when is not None else None
     )
-    return published_event(
-        "catalog",
-        "version",
-        "lifecycle-changed",
-        message,
-        project_uid=None,
-        aggregate_uid="version-uid",
-        sequence=sequence,
-        time=START,
-    )
-
-
-async def hear(platform: Platform, event: Event) -> None:
-    async with platform.database.unit_of_work() as uow:
-        await Consumed(platform.database, platform.reconciler.wanted).lifecycle(uow, event)
 
 
 # The pool
@@ -322,19 +313,7 @@ async def serverless_at_provider(platform: Platform, limits: Limits = LIMITS) ->
 
 def moves(sequence: int, target: providers_pb2.ProviderTarget) -> Event:
     """The catalog says where the provider answers."""
-    message = catalog_events.VersionLifecycleChanged(
-        model_version=VERSION, stage=catalog_pb2.LIFECYCLE_STAGE_GA, provider=target
-    )
-    return published_event(
-        "catalog",
-        "version",
-        "lifecycle-changed",
-        message,
-        project_uid=None,
-        aggregate_uid="version-uid",
-        sequence=sequence,
-        time=START,
-    )
+    return news_of_version(sequence, stage=catalog_pb2.LIFECYCLE_STAGE_GA, provider=target)
 
 
 async def test_a_providers_model_is_active_with_its_route_and_has_no_instance(platform: Platform) -> None:

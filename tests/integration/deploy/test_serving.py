@@ -13,7 +13,6 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
-from modelyard.catalog.v1 import events_pb2 as catalog_events
 from modelyard.deploy.v1 import deploy_pb2, deploy_pb2_grpc, routes_pb2
 
 from chassis.access import AccessPolicy, TokenVerifier
@@ -21,7 +20,6 @@ from chassis.access.tokens import issue_token, new_signing_key
 from chassis.bus import Bus
 from chassis.clock import SystemClock
 from chassis.database import Database
-from chassis.events import published_event
 from chassis.inbox import Consumer
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService, problem_from_rpc_error
@@ -40,7 +38,7 @@ from tests.conftest import DatabaseFactory
 from tests.infra.broker import Broker
 from tests.infra.instances import EngineClient, local_provider, local_settings, view_of, wait_until
 from tests.infra.weights import WeightsInMemory
-from tests.integration.deploy.build import LIMITS, MANAGED, TYPE, VERSION, Neighbourhood
+from tests.integration.deploy.build import LIMITS, MANAGED, TYPE, VERSION, Neighbourhood, news_of_version
 
 ENDPOINT = "projects/shop/endpoints/talk"
 BLUE = f"{ENDPOINT}/deployments/blue"
@@ -286,16 +284,7 @@ async def test_a_retirement_reaches_inference_through_the_route(
     """From the catalog's event over deploy's consumer and outbox into the bucket."""
     await deploy.set_up()
     retire_time = Timestamp(seconds=2_000_000_000)
-    event = published_event(
-        "catalog",
-        "version",
-        "lifecycle-changed",
-        catalog_events.VersionLifecycleChanged(model_version=VERSION, retire_time=retire_time),
-        project_uid=None,
-        aggregate_uid="version-uid",
-        sequence=2,
-        time=deploy.clock.now(),
-    )
+    event = news_of_version(2, time=deploy.clock.now(), retire_time=retire_time)
     await (await nats.bus_as("catalog")).publish(event)
     await wait_until(
         lambda: (

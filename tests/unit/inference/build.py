@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import routes_pb2
@@ -98,6 +98,20 @@ def a_route(endpoint: str = "chat", *deployments: routes_pb2.RouteDeployment, **
 Step = Piece | Exception | asyncio.Event
 
 
+Given = TypeVar("Given")
+
+
+async def played(script: Sequence[Given | Exception | asyncio.Event]) -> AsyncGenerator[Given, None]:
+    """What a script gives, in order; it waits for its events and raises its errors on the way."""
+    for step in script:
+        if isinstance(step, asyncio.Event):
+            await step.wait()
+        elif isinstance(step, Exception):
+            raise step
+        else:
+            yield step
+
+
 class ScriptedBackend(TritonBackend):
     """Instances that give these pieces, raise these errors, and wait for these events, in order.
 
@@ -122,13 +136,8 @@ class ScriptedBackend(TritonBackend):
         self._ask(target)
         self.is_running = True
         try:
-            for step in self.script:
-                if isinstance(step, asyncio.Event):
-                    await step.wait()
-                elif isinstance(step, Exception):
-                    raise step
-                else:
-                    yield step
+            async for step in played(self.script):
+                yield step
         finally:
             self.is_running = False
 

@@ -19,7 +19,7 @@ from services.inference.backends.triton import TritonBackend
 from services.inference.domain.errors import EngineFailed, EngineTimeout, MediaInvalid, RequestInvalid, TaskNotSupported
 from services.inference.domain.media import Listening
 from services.inference.usecases.media import Transcribed, classify_images, transcribe
-from tests.unit.inference.build import a_deployment, a_route, calls_with, until
+from tests.unit.inference.build import a_deployment, a_route, calls_with, played, until
 
 HEAR, LOOK = catalog_pb2.TASK_TRANSCRIPTION, catalog_pb2.TASK_IMAGE_CLASSIFICATION
 AUDIO, IMAGES, REQUESTS = money_pb2.METER_AUDIO_MILLISECONDS, money_pb2.METER_IMAGES, money_pb2.METER_REQUESTS
@@ -78,13 +78,8 @@ class Engine(TritonBackend):
         self.asked.append(request)
         self.is_running = True
         try:
-            for step in self.script:
-                if isinstance(step, asyncio.Event):
-                    await step.wait()
-                elif isinstance(step, Exception):
-                    raise step
-                else:
-                    yield step
+            async for step in played(self.script):
+                yield step
         finally:
             self.is_running = False
 
