@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from modelyard.catalog.v1 import catalog_pb2, code_samples_pb2
+from modelyard.deploy.v1 import deploy_pb2
 from modelyard_client import Modelyard
 from rich.syntax import Syntax
 
@@ -13,6 +14,13 @@ from cli.commands.card import deployments_of
 from cli.commands.discover import find_model, models
 from cli.output import Json, enum_word, json_document, out
 from cli.session import Project, run
+
+# Whose endpoint code is written for, the first of these states first: one that is going or never came answers nobody.
+_SERVING = (
+    deploy_pb2.DEPLOYMENT_STATE_ACTIVE,
+    deploy_pb2.DEPLOYMENT_STATE_UPDATING,
+    deploy_pb2.DEPLOYMENT_STATE_CREATING,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -62,6 +70,7 @@ def _purpose(number: int) -> str:
 
 
 async def _endpoint(modelyard: Modelyard, project: str, model: catalog_pb2.Model) -> str:
-    """The project's first endpoint that serves the model; empty where there is none."""
+    """The project's first endpoint that serves the model, or will soon; empty where there is none."""
     found = await deployments_of(modelyard, project, model) if project else []
-    return found[0].name.split("/")[3] if found else ""
+    serving = sorted((one for one in found if one.state in _SERVING), key=lambda one: _SERVING.index(one.state))
+    return serving[0].name.split("/")[3] if serving else ""

@@ -89,7 +89,12 @@ def test_the_page_shows_models_and_prices_and_loads_nothing_from_elsewhere(up: U
     """GET / answers without a key; what a key may see comes with the key alone."""
     status, headers, page = up.get("/")
     assert status == 200
-    for expected in ("smollm2-135m-instruct", "0.02 USD / 1M tokens", "local-1", f"curl {up.addresses['rest']}/v1"):
+    for expected in (
+        "smollm2-135m-instruct",
+        "0.02 USD / 1M input tokens",
+        "local-1",
+        f"curl {up.addresses['rest']}/v1",
+    ):
         assert expected in page
     assert "default-src 'none'" in headers["content-security-policy"]
     assert up.get("/page/project")[0] == 401
