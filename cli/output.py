@@ -114,9 +114,9 @@ def moment(stamp: Timestamp) -> str:
 
 
 def short_name(resource: str) -> str:
-    """A resource name without what its place says anyway: `PUBLISHER/MODEL v1`, `local-1`."""
+    """A resource name without what its place says anyway: `PUBLISHER/MODEL v1`, `PROJECT/MODEL v1`, `local-1`."""
     parts = resource.split("/")
-    if parts[0] == "publishers" and len(parts) >= 4:
+    if parts[0] in ("publishers", "projects") and len(parts) >= 4 and parts[2] == "models":
         return f"{parts[1]}/{parts[3]}" + (f" v{parts[5]}" if len(parts) == 6 else "")
     return parts[-1]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 
 from engines.packages import PackageMissing, beside_the_environment
+from engines.tensors import configuration as tensors
 
 _HERE = Path(__file__).parent
 _MODEL_SUFFIX = {
@@ -15,11 +16,14 @@ _MODEL_SUFFIX = {
     "llamacpp": ".gguf",
     "onnx": ".onnx",
     "safetensors": ".safetensors",
+    "tensors": ".onnx",
     "wordvectors": ".safetensors",
 }
 # Packages of engines that do not come with the platform.
 _PACKAGES = {"whisper": ("ctranslate2", "miniaudio")}
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=-]{0,127}")
+# What the engine itself has in the folder that artifacts are linked into.
+_RESERVED = ("engines", "model.py")
 
 
 def engines() -> list[str]:
@@ -43,8 +47,8 @@ def build_repository(
         target: Folder of the repository; made where missing.
         model_name: Name under which Triton serves it.
         engine: A folder of this package.
-        artifacts: Artifact file name to where it lies. The engine's weights are the one file with its suffix, unless
-            `parameters["model_file"]` names it.
+        artifacts: Artifact file name, `/` between folders, to where it lies. The engine's weights are the one file with
+            its suffix, unless `parameters["model_file"]` names it.
         parameters: Engine parameters by name, written as they are.
         packages: Folder with packages that are not in the environment; see `engines.packages`.
 
@@ -55,9 +59,7 @@ def build_repository(
     """
     if engine not in engines():
         raise ValueError(f'engine "{engine}" is unknown; there are {", ".join(engines())}')
-    for name in (model_name, *artifacts):
-        if not _NAME.fullmatch(name):
-            raise ValueError(f'"{name}" is no plain file name; letters, digits, ".", "_" and "-" are allowed')
+    _check_names(model_name, artifacts)
     folder = target / model_name / "1"
     folder.mkdir(parents=True, exist_ok=True)
     _link(folder / "model.py", _HERE / engine / "model.py")
@@ -69,14 +71,30 @@ def build_repository(
     except PackageMissing as missing:
         raise ValueError(f"engine {engine}: {missing}; `modelyard models install` brings it with a model") from None
     for name, path in artifacts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         _link(folder / name, path)
     values = dict(parameters)
     suffix = _MODEL_SUFFIX.get(engine)
     if suffix is not None:
         values.setdefault("model_file", _weights(engine, suffix, artifacts))
     template = Template((_HERE / engine / "config.pbtxt").read_text())
-    config = template.substitute(model_name=model_name, parameters=_parameters_text(values))
+    of_model = tensors.template_values(values) if engine == "tensors" else {}
+    config = template.substitute(model_name=model_name, parameters=_parameters_text(values), **of_model)
     (target / model_name / "config.pbtxt").write_text(config)
+
+
+def _check_names(model_name: str, artifacts: Mapping[str, Path]) -> None:
+    """Names that lead nowhere else: a link is written at each.
+
+    Raises:
+        ValueError: one that does, or that the engine has itself.
+    """
+    for name in (model_name, *artifacts):
+        steps = name.split("/") if name != model_name else [name]
+        if not all(_NAME.fullmatch(step) for step in steps) or steps[0] in _RESERVED:
+            raise ValueError(
+                f'"{name}" is no plain file name; letters, digits and "._+@=-" are allowed, "/" between folders'
+            )
 
 
 def _weights(engine: str, suffix: str, artifacts: Mapping[str, Path]) -> str:

@@ -11,15 +11,14 @@ from typing import Any, NoReturn
 import pytest
 import pytest_asyncio
 from sqlalchemy import MetaData
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from chassis.database import ChassisTables, Database
 from tests.infra import workers
 from tests.infra.broker import Broker, running_broker
+from tests.infra.databases import POSTGRESQL, SQLITE, Databases, databases_for_tests
 from tests.infra.platform import PlatformUnderTest, platform_under_test
-from tests.infra.postgres import Postgres, running_postgres
 
-DATABASES = ("sqlite", "postgresql")
+DATABASES = (SQLITE, POSTGRESQL)
 SAMPLES_VARIABLE = "MODELYARD_SAMPLES"
 
 # (tables, metadata): every table is made from the metadata. (tables, script_location): it is migrated.
@@ -142,61 +141,37 @@ async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pl
 
 
 @pytest_asyncio.fixture(scope="session")
-async def postgres_starter() -> AsyncIterator[Callable[[], Awaitable[Postgres]]]:
-    """Starts PostgreSQL when the first test needs it."""
-    started: list[Postgres] = []
-    context = running_postgres()
-
-    async def start() -> Postgres:
-        if not started:
-            started.append(await context.__aenter__())
-        return started[0]
-
-    yield start
-    if started:
-        await context.__aexit__(None, None, None)
+async def databases(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Databases]:
+    """Lends databases; take `database_url` or `make_database`."""
+    async with databases_for_tests(tmp_path_factory.mktemp("migrated")) as made:
+        yield made
 
 
 @pytest_asyncio.fixture
-async def database_url(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    postgres_starter: Callable[[], Awaitable[Postgres]],
-) -> AsyncIterator[str]:
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path, databases: Databases) -> AsyncIterator[str]:
     """URL of an empty database, once on SQLite and once on PostgreSQL (`--database` chooses)."""
-    if request.param == "sqlite":
-        yield f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
-        return
-    postgres = await postgres_starter()
-    url = await postgres.new_database()
-    yield url
-    await postgres.drop_database(url)
+    async with databases.lent(request.param, tmp_path) as url:
+        if "make_database" not in request.fixturenames:
+            await databases.empty(url)
+        yield url
 
 
 @pytest_asyncio.fixture
-async def make_database(database_url: str) -> AsyncIterator[DatabaseFactory]:
+async def make_database(database_url: str, databases: Databases) -> AsyncIterator[DatabaseFactory]:
     """Opens the test's database with its tables made or migrated; opening it twice gives two pools."""
     opened: list[Database] = []
 
     async def make(tables: ChassisTables, schema: MetaData | Path) -> Database:
-        database = Database(database_url, tables)
-        opened.append(database)
-        if isinstance(schema, Path):
-            await database.migrate(schema)
-        else:
-            await _create_tables(database_url, schema)
-        return database
+        if not opened and isinstance(schema, Path):
+            await databases.migrate(database_url, schema)
+        elif not opened:
+            await databases.create_tables(database_url, schema)
+        opened.append(Database(database_url, tables))
+        return opened[-1]
 
     yield make
     for database in opened:
         await database.dispose()
-
-
-async def _create_tables(url: str, metadata: MetaData) -> None:
-    engine = create_async_engine(url)
-    async with engine.begin() as connection:
-        await connection.run_sync(metadata.create_all)
-    await engine.dispose()
 
 
 @pytest.fixture(scope="session", autouse=True)

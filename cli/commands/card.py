@@ -71,8 +71,10 @@ async def read_card(modelyard: Modelyard, model: catalog_pb2.Model, project: str
     versions = await collect(
         modelyard.catalog.ListModelVersions, catalog_pb2.ListModelVersionsRequest(parent=model.name), "model_versions"
     )
+    # Own models are priced by their class, others by their name.
+    priced = next((version.price_resource for version in versions if version.price_resource), model.name)
     prices = await collect(
-        modelyard.billing.ListPrices, billing_pb2.ListPricesRequest(resource=model.name, current_only=True), "prices"
+        modelyard.billing.ListPrices, billing_pb2.ListPricesRequest(resource=priced, current_only=True), "prices"
     )
     deployments = await deployments_of(modelyard, project, model) if project else []
     return Card(model, versions, prices, deployments)
@@ -136,6 +138,8 @@ def _quick_facts(card: Card) -> list[tuple[str, object]]:
         ("name", model.name),
         ("collection", model.collection.removeprefix("collections/")),
         ("stage", enum_word(catalog_pb2.LifecycleStage, model.stage, "LIFECYCLE_STAGE_")),
+        ("archived since", moment(model.archive_time)),
+        ("labels", ", ".join(f"{label}={version}" for label, version in sorted(model.labels.items()))),
         ("licence", licence),
         ("does", ", ".join(model.inference_tasks)),
         ("fine-tuning", ", ".join(model.fine_tune_tasks)),
@@ -191,6 +195,22 @@ def _print_versions(versions: Sequence[catalog_pb2.ModelVersion]) -> None:
         ),
         right=("bytes",),
     )
+    own = [version for version in versions if version.registered_by]
+    if own:
+        table(
+            "Where they come from",
+            ("version", "registered by", "at", "made by job", "archived"),
+            (
+                (
+                    version.name.rpartition("/")[2],
+                    version.registered_by,
+                    moment(version.create_time),
+                    version.created_by_job or "– (uploaded)",
+                    moment(version.archive_time),
+                )
+                for version in own
+            ),
+        )
     table(
         "Verified to run",
         ("version", "engine", "instance type", "date"),

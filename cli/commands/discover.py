@@ -107,7 +107,7 @@ async def find_model(
         except ModelyardError as refused:
             if refused.reason != "MODEL_NOT_FOUND":
                 raise
-    if not whole.startswith("publishers/"):
+    if not whole.startswith(("publishers/", "projects/")):
         whole = await _meant(modelyard, whole)
     request = catalog_pb2.GetModelRequest(name=whole, text_format=text_format)
     answer: catalog_pb2.Model = await modelyard.catalog.GetModel(request)

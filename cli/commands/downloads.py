@@ -43,7 +43,7 @@ def download(
             await modelyard.artifacts.SignDownloadUrl(artifacts_pb2.SignDownloadUrlRequest(name=version.name))
         chosen = _chosen(version, files or [])
         folder = to if to is not None else Path(short_name(version.name).replace("/", "-").replace(" ", "-"))
-        with _progress(hidden=as_json) as shown:
+        with transfer_progress(hidden=as_json) as shown:
             done = [await _one(modelyard, version.name, artifact, folder, shown) for artifact in chosen]
         if as_json:
             json_document({"model_version": version.name, "files": [_as_json(one) for one in done]})
@@ -101,7 +101,8 @@ async def _one(
     )
 
 
-def _progress(*, hidden: bool) -> Progress:
+def transfer_progress(*, hidden: bool) -> Progress:
+    """Bars of files on their way, on standard error where a person looks at it."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     return Progress(*columns, console=err, disable=hidden or not sys.stderr.isatty(), transient=True)
 

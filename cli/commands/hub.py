@@ -53,5 +53,6 @@ def _print_taken(taken: hub_pb2.ImportHubModelResponse) -> None:
     out.print(enum_word(hub_pb2.HubImportOutcome, taken.outcome, "HUB_IMPORT_OUTCOME_"))
     if model.usability == catalog_pb2.USABILITY_RUNS_HERE:
         out.print(
-            f"`modelyard deploy ENDPOINT {short_name(model.name)} --instance-type TYPE` deploys it.", markup=False
+            f"`modelyard deploy {short_name(model.name)} --endpoint NAME --instance-type TYPE` deploys it.",
+            markup=False,
         )

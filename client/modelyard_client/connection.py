@@ -21,6 +21,7 @@ from modelyard.catalog.v1 import (
     imports_pb2_grpc,
     installs_pb2_grpc,
     lifecycle_pb2_grpc,
+    registry_pb2_grpc,
     search_pb2_grpc,
     sources_pb2_grpc,
 )
@@ -85,6 +86,7 @@ class Modelyard:
         deploy, billing = channel(addresses.deploy, token), channel(addresses.billing, token)
         catalog = channel(addresses.catalog, token)
         self.catalog = catalog_pb2_grpc.CatalogServiceStub(catalog)
+        self.registry = registry_pb2_grpc.RegistryServiceStub(catalog)
         self.artifacts = artifacts_pb2_grpc.ArtifactServiceStub(catalog)
         self.benchmarks = benchmarks_pb2_grpc.BenchmarkServiceStub(catalog)
         self.search = search_pb2_grpc.SearchServiceStub(catalog)

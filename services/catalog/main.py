@@ -16,6 +16,7 @@ from modelyard.catalog.v1 import (
     imports_pb2_grpc,
     installs_pb2_grpc,
     lifecycle_pb2_grpc,
+    registry_pb2_grpc,
     search_pb2_grpc,
     sources_pb2_grpc,
 )
@@ -33,11 +34,15 @@ from chassis.rpc.client import token_from_file
 from chassis.rpc.dead_letters import DeadLetterServicer
 from chassis.secret_files import SecretFiles
 from chassis.service import ServiceContext, write_atomically
+from engines.architectures import RUN_BY
 from services.catalog.artifacts.sources import STORE, ByteSources, StoredFiles, WheelFiles
 from services.catalog.artifacts.store import ArtifactStore, StoreSettings
 from services.catalog.domain.downloads import UrlSigner
 from services.catalog.domain.lifecycle import Notice
+from services.catalog.domain.own.describe import ServingLimits
+from services.catalog.domain.own.rules import OwnLimits
 from services.catalog.domain.search import Limits
+from services.catalog.domain.uploads import UploadLimits
 from services.catalog.events.consumed import deployment_changed
 from services.catalog.http.app import create_app
 from services.catalog.rpc.artifacts import ArtifactServicer
@@ -50,6 +55,7 @@ from services.catalog.rpc.installs import InstallServicer
 from services.catalog.rpc.lifecycle import LifecycleServicer
 from services.catalog.rpc.naming import Naming
 from services.catalog.rpc.neighbours import Neighbours
+from services.catalog.rpc.registry import RegistryServicer
 from services.catalog.rpc.search import SearchServicer
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.rpc.sources import SourceServicer
@@ -63,6 +69,7 @@ from services.catalog.sources.packages import PackageStore
 from services.catalog.sources.provider import ListingBounds, provider_adapters
 from services.catalog.storage.queries.models import newest_create_time
 from services.catalog.storage.tables import CHASSIS
+from services.catalog.usecases.check_uploads import UploadChecker
 from services.catalog.usecases.downloads import DownloadReader
 from services.catalog.usecases.learn_prices import watch_prices
 from services.catalog.usecases.lifecycle import watch_dates
@@ -117,8 +124,8 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     )
     http_url = settings.http_url.rstrip("/") or http.url
     servicer = CatalogServicer(database, clock, naming)
-    artifacts = ArtifactServicer(database, clock, naming, signer, reader, http_url=http_url)
-    code_samples = CodeSampleServicer(database, settings.content_dir / "code_samples")
+    artifacts = ArtifactServicer(database, clock, naming, signer, reader, directory.projects_of, http_url=http_url)
+    code_samples = CodeSampleServicer(database, naming, settings.content_dir / "code_samples")
     neighbours = Neighbours(billing, deploy)
     context.spawn(
         watch_prices(database, neighbours.token_prices, settings.prices_poll_s),
@@ -175,6 +182,7 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
         ),
         dead_letters.served(),
         _sources(context, database, settings, hubs),
+        _registry(context, database, settings, store),
     ]
     server = RpcServer.from_settings(settings, served, access)
     await server.start()
@@ -205,6 +213,46 @@ def _hubs(settings: CatalogSettings) -> Hubs:
         slots=settings.hub_slots,
     )
     return Hubs(SecretFiles(settings.source_keys_dir), bounds, limits)
+
+
+def _registry(
+    context: ServiceContext, database: Database, settings: CatalogSettings, store: ArtifactStore
+) -> ServedService:
+    """Projects' own models, and what looks at the files they upload."""
+    uploads = UploadLimits(
+        file_bytes_max=settings.upload_bytes_max,
+        part_bytes_max=settings.upload_part_bytes_max,
+        open_max=settings.uploads_open_max,
+        project_bytes_max=settings.project_bytes_max,
+        idle_s=settings.upload_idle_s,
+        unused_s=settings.unused_file_keep_s,
+    )
+    own = OwnLimits(
+        models_max=settings.project_models_max,
+        versions_max=settings.model_versions_max,
+        files_max=settings.version_files_max,
+    )
+    serving = ServingLimits(
+        run_by=RUN_BY,
+        context_tokens=settings.own_context_tokens,
+        context_tokens_max=settings.own_context_tokens_max,
+        slots=settings.own_slots,
+    )
+    checker = UploadChecker(
+        database,
+        context.clock,
+        store,
+        uploads,
+        settings.data_dir / "checking",
+        scan_s_max=settings.upload_scan_s_max,
+        checks_max=settings.upload_checks_max,
+    )
+    context.spawn(checker.run(), "uploads")
+    return ServedService(
+        f"{PACKAGE}.RegistryService",
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server,
+        RegistryServicer(database, context.clock, store, checker, uploads, own, serving),
+    )
 
 
 def _store_settings(settings: CatalogSettings) -> StoreSettings:

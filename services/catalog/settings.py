@@ -12,6 +12,8 @@ from pydantic_settings import SettingsConfigDict
 from chassis.settings import ServiceSettings
 from chassis.web_address import WebAddressRefused, check_base_url
 from services.catalog.domain.lifecycle import Notice
+from services.catalog.domain.own.rules import OwnLimits
+from services.catalog.domain.uploads import UploadLimits
 from services.catalog.sources.content_files import SHIPPED
 from services.catalog.sources.hub.client import HubBounds
 from services.catalog.sources.hub.hub import HubLimits
@@ -144,3 +146,26 @@ class CatalogSettings(ServiceSettings):
             return check_base_url(url)
         except WebAddressRefused as refused:
             raise ValueError(str(refused)) from None
+
+    # One file that a project uploads, and one part of it, bytes.
+    upload_bytes_max: int = UploadLimits.file_bytes_max
+    upload_part_bytes_max: int = UploadLimits.part_bytes_max
+    # Uploads of one project that are not done.
+    uploads_open_max: int = UploadLimits.open_max
+    # An upload that nothing comes of for so long is given up, seconds.
+    upload_idle_s: float = UploadLimits.idle_s
+    # Files that are checked at once, and the longest look at one, seconds.
+    upload_checks_max: int = 2
+    upload_scan_s_max: float = 300.0
+    # What one project may have in the store, bytes, and how long a file stays there that no version holds, seconds.
+    project_bytes_max: int = UploadLimits.project_bytes_max
+    unused_file_keep_s: float = UploadLimits.unused_s
+    # Models of its own that a project may have, versions of one, and files of one version.
+    project_models_max: int = OwnLimits.models_max
+    model_versions_max: int = OwnLimits.versions_max
+    version_files_max: int = OwnLimits.files_max
+    # Longest input plus output of a project's own text models, tokens: where nothing is said, and at most; and how many
+    # requests they decode together.
+    own_context_tokens: int = 2048
+    own_context_tokens_max: int = 131_072
+    own_slots: int = 8

@@ -106,7 +106,12 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
         context.spawn(Consumer(bus, database, clock, "CATALOG", durable, handler).run(), durable)
     dead_letters = DeadLetterServicer(database, clock, Handlers(handlers))
 
-    limits = Limits(settings.deployments_per_endpoint_max, settings.instances_max, settings.instances_memory_bytes_max)
+    limits = Limits(
+        settings.deployments_per_endpoint_max,
+        settings.instances_max,
+        settings.instances_memory_bytes_max,
+        settings.own_pools_per_project_max,
+    )
     neighbours = Neighbours(billing, catalog)
     deploy_servicer = DeployServicer(
         database,

@@ -60,6 +60,8 @@ class DeploySettings(ServiceSettings):
 
     endpoints_per_project_max: int = 100
     deployments_per_endpoint_max: int = 20
+    # Models of its own that one project may have on the shared pool.
+    own_pools_per_project_max: int = 2
     # Instances on this platform, the pool's too.
     instances_max: int = 16
     # Models that can be tried at once without a deployment; each takes a pool instance.

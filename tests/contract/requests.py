@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from modelyard.billing.v1 import billing_pb2
-from modelyard.catalog.v1 import catalog_pb2, governance_pb2, lifecycle_pb2, providers_pb2, sources_pb2
+from modelyard.catalog.v1 import (
+    catalog_pb2,
+    governance_pb2,
+    lifecycle_pb2,
+    providers_pb2,
+    registry_pb2,
+    sources_pb2,
+)
 from modelyard.catalog.v1 import events_pb2 as catalog_events
 from modelyard.deploy.v1 import deploy_pb2, events_pb2, notices_pb2
 from modelyard.events.v1 import dead_letters_pb2
 from modelyard.inference.v1 import inference_pb2
 from modelyard.type.v1 import money_pb2, usage_pb2
+from modelyard_client import upload_file
 
 from chassis.bus import Bus
 from chassis.clock import SystemClock, time_from_ms
@@ -23,6 +33,7 @@ from chassis.events import published_event
 from chassis.ids import new_uid
 from tests.infra.content import DATED
 from tests.infra.platform import PlatformUnderTest, ProjectUnderTest, eventually, request_for
+from tests.infra.registry import DOUBLER, digest
 
 USAGE_COUNT = 3
 DEAD_LETTER_COUNT = 2
@@ -77,6 +88,7 @@ async def open_shop(platform: PlatformUnderTest) -> Shop:
     await _announce_changes(shop)
     for number in range(2):
         await platform.admin.lifecycle.CreateNoticeOverride(_override(number))
+    await _register_models(shop)
     await platform.new_key(project)
     shop.key = await platform.new_key(project)
     await _add_sources(shop)
@@ -97,8 +109,8 @@ async def _accept_licenses(shop: Shop) -> None:
     """One acceptance of each text that is shipped."""
     governance, catalog = shop.platform.admin.governance, shop.platform.admin.catalog
     models = (await catalog.ListModels(catalog_pb2.ListModelsRequest(page_size=1000))).models
-    for digest, name in {model.license.digest: model.name for model in models if model.license.digest}.items():
-        request = governance_pb2.AcceptLicenseRequest(parent=shop.project.name, model=name, digest=digest)
+    for text, name in {model.license.digest: model.name for model in models if model.license.digest}.items():
+        request = governance_pb2.AcceptLicenseRequest(parent=shop.project.name, model=name, digest=text)
         await governance.AcceptLicense(request)
 
 
@@ -150,6 +162,23 @@ async def _announce_changes(shop: Shop) -> None:
             )
         )
     await bus.close()
+
+
+async def _register_models(shop: Shop) -> None:
+    """Two models of the project's own, of the same two files."""
+    admin, project = shop.platform.admin, shop.project.name
+    with tempfile.TemporaryDirectory() as folder:
+        for content in DOUBLER.values():
+            path = Path(folder) / "file"
+            path.write_bytes(content)
+            await upload_file(admin, project, path)
+    for model_id in ("doubler", "other"):
+        request = registry_pb2.RegisterModelVersionRequest(parent=project, model_id=model_id, files=_doubler())
+        await admin.registry.RegisterModelVersion(request)
+
+
+def _doubler() -> list[registry_pb2.UploadedFile]:
+    return [registry_pb2.UploadedFile(name=name, sha256=digest(data)) for name, data in DOUBLER.items()]
 
 
 async def _publish_usage(shop: Shop) -> None:
@@ -312,6 +341,15 @@ def _notice_override(request: Any, shop: Shop, number: int) -> None:
     request.MergeFrom(_override(number))
 
 
+def _upload(request: Any, shop: Shop, number: int) -> None:
+    request.size_bytes, request.sha256 = 1 + number, digest(new_uid().encode())
+
+
+def _model_version(request: Any, shop: Shop, number: int) -> None:
+    request.model_id, request.version_id = "doubler", f"{number}-{new_uid()[-6:]}"
+    request.files.extend(_doubler())
+
+
 _FILL: dict[str, Callable[[Any, Shop, int], None]] = {
     "CreateEndpointRequest": _endpoint,
     "CreateDeploymentRequest": _deployment,
@@ -320,6 +358,8 @@ _FILL: dict[str, Callable[[Any, Shop, int], None]] = {
     "CreateNoticeOverrideRequest": _notice_override,
     "CreateQuoteRequest": _quote,
     "CreateModelSourceRequest": _source,
+    "CreateUploadRequest": _upload,
+    "RegisterModelVersionRequest": _model_version,
 }
 
 

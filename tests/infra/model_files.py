@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-FLOAT, INT64 = 1, 7
+FLOAT, INT64, STRING = 1, 7, 8
 
 
 def safetensors(tensors: Mapping[str, Any], data: bytes = b"", *, header_bytes: int | None = None) -> bytes:
@@ -77,4 +77,18 @@ def doubling_model(name_in: str = "X", name_out: str = "Y") -> bytes:
         (1, node("Add", [name_in, name_in], [name_out])),
         (11, tensor_info(name_in, FLOAT, ["batch", 3])),
         (12, tensor_info(name_out, FLOAT, ["batch", 3])),
+    )
+
+
+def encoder(
+    inputs: tuple[str, ...] = ("input_ids", "attention_mask"),
+    output: bytes = b"",
+    kind: int = INT64,
+    operators: str = "",
+) -> bytes:
+    """A model with the face of an encoder whose vectors have 8 numbers."""
+    return onnx_model(
+        (1, node("Identity", ["input_ids"], ["last_hidden_state"], domain=operators)),
+        *((11, tensor_info(name, kind, ["batch", "tokens"])) for name in inputs),
+        (12, output or tensor_info("last_hidden_state", FLOAT, ["batch", "tokens", 8])),
     )

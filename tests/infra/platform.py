@@ -25,6 +25,7 @@ from modelyard.catalog.v1 import (
     hub_pb2,
     imports_pb2,
     lifecycle_pb2,
+    registry_pb2,
     sources_pb2,
 )
 from modelyard.deploy.v1 import deploy_pb2, notices_pb2
@@ -155,7 +156,16 @@ class PlatformUnderTest:
 
 def service_methods() -> list[MethodDescriptor]:
     """Every RPC of the platform's own contracts, in the order they are declared."""
-    catalog = (artifacts_pb2, catalog_pb2, governance_pb2, hub_pb2, imports_pb2, lifecycle_pb2, sources_pb2)
+    catalog = (
+        artifacts_pb2,
+        catalog_pb2,
+        governance_pb2,
+        hub_pb2,
+        imports_pb2,
+        lifecycle_pb2,
+        registry_pb2,
+        sources_pb2,
+    )
     files = (*catalog, deploy_pb2, notices_pb2, billing_pb2, inference_pb2, operations_pb2, dead_letters_pb2)
     return [
         method for file in files for service in file.DESCRIPTOR.services_by_name.values() for method in service.methods

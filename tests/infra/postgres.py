@@ -44,12 +44,25 @@ class Postgres:
     async def new_database(self) -> str:
         """Create an empty database; return its URL for SQLAlchemy."""
         name = f"modelyard_test_{os.getpid()}_{next(self._numbers)}"
-        await self._execute(f'create database "{name}"')
+        await self.execute(f'create database "{name}"')
         return f"postgresql+asyncpg{self._base()}/{name}"
 
     async def drop_database(self, url: str) -> None:
         """Drop a database, whoever is still connected."""
-        await self._execute(f'drop database if exists "{url.rpartition("/")[2]}" with (force)')
+        await self.execute(f'drop database if exists "{_name_in(url)}" with (force)')
+
+    async def disconnect_all(self, url: str) -> None:
+        """End every connection to a database."""
+        end = "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = $1"
+        await self.execute(end, _name_in(url))
+
+    async def execute(self, statement: str, *arguments: str, url: str = "") -> None:
+        """Run a statement, or without arguments several, in a database; without its URL in the maintenance database."""
+        connection = await asyncpg.connect(url.replace("+asyncpg", "") or self.url)
+        try:
+            await connection.execute(statement, *arguments)
+        finally:
+            await connection.close()
 
     async def restart_mid_transaction(self, url: str) -> float:
         """Stop the server at once (immediate mode, as in a crash) while a transaction runs in the database; start it.
@@ -65,7 +78,7 @@ class Postgres:
         running = "select count(*) from pg_stat_activity where datname = $1 and xact_start is not null"
         connection = await asyncpg.connect(self.url)
         try:
-            while not await connection.fetchval(running, url.rpartition("/")[2]):
+            while not await connection.fetchval(running, _name_in(url)):
                 pass
             at_s = time.monotonic()
             self._server.crash()
@@ -76,13 +89,6 @@ class Postgres:
 
     def _base(self) -> str:
         return self.url.removeprefix("postgresql").rpartition("/")[0]
-
-    async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(self.url)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
 
 
 @asynccontextmanager
@@ -198,14 +204,18 @@ class _LocalServer:
         return [*drop, *(["--pdeathsig", "KILL"] if tied else []), *command]
 
     def stop(self) -> None:
+        """End it as in a crash: nobody will read its data again."""
         if self._process is None:
             return
-        self._process.terminate()  # of setpriv, which has become postgres; SIGTERM waits for clients
         try:
-            self._process.wait(5)
+            self.crash()
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _name_in(url: str) -> str:
+    return url.rpartition("/")[2]
 
 
 def _reachable_by_others(path: Path) -> bool:

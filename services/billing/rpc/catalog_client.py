@@ -63,6 +63,7 @@ class CatalogClient:
             supported_by=support.supported_by,
             support_contact=support.contact,
             sla=support.sla,
+            price_resource=answer.model_version.price_resource,
         )
 
 

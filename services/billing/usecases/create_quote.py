@@ -25,7 +25,7 @@ class Offered:
     """What the catalog says of what is to be quoted."""
 
     kind: OfferKind
-    # `publishers/*/models/*/versions/*` with `latest` resolved; empty for a type, whatever runs on it.
+    # `publishers/*/models/*/versions/*`, or of a project's own, with `latest` resolved; empty for a type, whatever runs on it.
     model_version: str
     # `instanceTypes/*`; empty for serverless.
     instance_type: str
@@ -37,11 +37,13 @@ class Offered:
     supported_by: str = ""
     support_contact: str = ""
     sla: str = ""
+    # What price lists name for the version's tokens, where that is not the model itself: `ownModels/*`.
+    price_resource: str = ""
 
     @property
     def priced_resource(self) -> str:
-        """What price lists name: the type, or the model and not its version."""
-        return self.instance_type or self.model_version.partition("/versions/")[0]
+        """What price lists name: the type, a class of models, or the model and not its version."""
+        return self.instance_type or self.price_resource or self.model_version.partition("/versions/")[0]
 
 
 Ask = Callable[[], Awaitable[Offered]]

@@ -25,6 +25,8 @@ Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 _TYPE = ResourcePattern("instanceTypes/{instance_type}")
 _MODEL = ResourcePattern("publishers/{publisher}/models/{model}")
+# Models of projects' own, by what they do and how large they are: nobody lists them one by one.
+_OWN = ResourcePattern("ownModels/{price_class}")
 
 
 class _Strict(BaseModel):
@@ -52,8 +54,8 @@ class _Entry(_Strict):
         if _TYPE.matches(self.resource):
             if not self.per_hour or not self.vcpus or by_use:
                 raise ValueError("an instance type has per_hour with vcpus, not per_million_input_tokens or the like")
-        elif not _MODEL.matches(self.resource):
-            raise ValueError("resource is instanceTypes/* or publishers/*/models/*")
+        elif not _MODEL.matches(self.resource) and not _OWN.matches(self.resource):
+            raise ValueError("resource is instanceTypes/*, publishers/*/models/* or ownModels/*")
         elif not by_use or self.per_hour or self.vcpus:
             raise ValueError("a model has per_million_input_tokens and the like, not per_hour with vcpus")
         return self

@@ -120,6 +120,12 @@ class ArtifactStore:
         await self._remove([entry["path"] for entry in found])
         return len(found)
 
+    async def uploads(self) -> list[str]:
+        """Uids of the uploads that have parts here."""
+        with _translated("list uploads"):
+            found = await obstore.list_with_delimiter_async(self._store, prefix="uploads")
+        return sorted(str(prefix).rpartition("/")[2] for prefix in found["common_prefixes"])
+
     async def _put(self, key: str, content: Path | bytes) -> None:
         with _translated("write"):
             await obstore.put_async(self._store, key, content, chunk_size=_PUT_PART_BYTES, max_concurrency=_PUT_PARTS)

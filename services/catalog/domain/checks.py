@@ -21,6 +21,7 @@ from services.catalog.domain.errors import (
 )
 from services.catalog.domain.fit import Needs, Shape, misfits
 from services.catalog.domain.lifecycle import Dates, Stage, midnight
+from services.catalog.domain.own.errors import ModelArchived
 from services.catalog.domain.policy import Policed, Policy, violations
 
 
@@ -58,11 +59,15 @@ class Candidate:
     license_digest: str
     acceptance_required: bool
     withdrawn: bool
+    # By the project whose own it is.
+    archived: bool = False
     stage: Stage
     dates: Dates
     # Resource name of the model to move to; empty where none is named.
     replacement: str
     deployment_options: tuple[str, ...]
+    # Why it is not offered serverless, where there is more to say than that it is not.
+    managed_only: str = ""
     # Why it cannot run here; empty where it can.
     not_runnable: str
     # The architecture that no engine here runs, where that is why.
@@ -150,6 +155,10 @@ def _check_stage(candidate: Candidate) -> Finding:
         return _refused("stage", ModelRetired(f"{version} is retired; {way_out}"))
     if candidate.stage is Stage.DEPRECATED:
         return _refused("stage", ModelDeprecated(f"{version} is deprecated and takes no new deployments; {way_out}"))
+    if candidate.archived:
+        return _refused(
+            "stage", ModelArchived(f"{version} is archived; `modelyard models restore` opens it to deployments again")
+        )
     if candidate.withdrawn:
         return _refused("stage", ModelWithdrawn(f"{version} left its source and takes no new deployments; {way_out}"))
     ahead = [
@@ -194,7 +203,8 @@ def _check_option(candidate: Candidate, option: Option) -> Finding:
     subject, version = "way to deploy", candidate.version
     if option not in candidate.deployment_options:
         ways = " or ".join(way.lower() for way in candidate.deployment_options)
-        message = f"{version} is not offered {option.value.lower()}; deploy it {ways}"
+        why = f": {candidate.managed_only}" if candidate.managed_only and option is Option.SERVERLESS else ""
+        message = f"{version} is not offered {option.value.lower()}{why}; deploy it {ways}"
         return _refused(subject, ModelNotRunnable(message))
     if option is Option.SERVERLESS and version != candidate.latest_version:
         message = (

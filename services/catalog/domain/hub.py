@@ -242,6 +242,25 @@ def serve_encoder(
     files = {file.path: file for file in repository.files}
     if missing := [name for name in ENCODER_FILES if name not in files]:
         return Unrunnable(f"it has no {missing[0]}, which the engine needs")
+    way = pooling_of(modules, pooling)
+    if isinstance(way, Unrunnable):
+        return way
+    size = files["model.safetensors"].size_bytes
+    return {
+        "engine": "safetensors",
+        "parameters": {"context_tokens": str(context_tokens), "pooling": way},
+        "chat_template": "",
+        "bos_token": "",
+        "eos_token": "",
+        "min_vcpus": 1,
+        "min_memory_bytes": _rounded_up(size + size // 2 + (256 << 20)),
+        "embedding_dimensions": int(config.get("hidden_size") or config.get("dim") or 0),
+        "context_tokens": context_tokens,
+    }
+
+
+def pooling_of(modules: Sequence[Mapping[str, Any]], pooling: Mapping[str, Any]) -> str | Unrunnable:
+    """How a Sentence Transformers recipe makes one vector of a text's: "mean", "cls" or "max"."""
     kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
     if foreign := [kind for kind in kinds if kind not in _MODULES]:
         return Unrunnable(f"its vectors pass a module {foreign[0]!r}; {', '.join(_MODULES)} are run")
@@ -251,18 +270,7 @@ def serve_encoder(
         return Unrunnable(
             f"its tokens' vectors are pooled by {_some(sorted(others))}; one of {_some(list(_POOLINGS))} is run"
         )
-    size = files["model.safetensors"].size_bytes
-    return {
-        "engine": "safetensors",
-        "parameters": {"context_tokens": str(context_tokens), "pooling": ways[0] if ways else "mean"},
-        "chat_template": "",
-        "bos_token": "",
-        "eos_token": "",
-        "min_vcpus": 1,
-        "min_memory_bytes": _rounded_up(size + size // 2 + (256 << 20)),
-        "embedding_dimensions": int(config.get("hidden_size") or config.get("dim") or 0),
-        "context_tokens": context_tokens,
-    }
+    return ways[0] if ways else "mean"
 
 
 def generates_text(repository: Repository) -> bool:

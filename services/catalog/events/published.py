@@ -13,8 +13,13 @@ from services.catalog.domain.lifecycle import midnight
 from services.catalog.storage.queries.lifecycle import Ahead
 
 
-def versions_published(versions: Sequence[tuple[str, str, int]], now: datetime) -> Event:
-    """Versions that entered the catalog together: resource name, uid and stage of each."""
+def versions_published(
+    versions: Sequence[tuple[str, str, int]], now: datetime, *, project_uid: str | None = None
+) -> Event:
+    """Versions that entered the catalog together: resource name, uid and stage of each.
+
+    `project_uid` where they are a project's own.
+    """
     message = events_pb2.VersionsPublished(
         versions=[
             events_pb2.VersionPublished(model_version=name, uid=uid, stage=catalog_pb2.LifecycleStage.ValueType(stage))
@@ -26,7 +31,7 @@ def versions_published(versions: Sequence[tuple[str, str, int]], now: datetime) 
         "versions",
         "published",
         message,
-        project_uid=None,
+        project_uid=project_uid,
         aggregate_uid=versions[0][1],
         sequence=1,
         time=now,

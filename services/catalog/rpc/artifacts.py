@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
@@ -25,8 +25,9 @@ from services.catalog.domain.downloads import (
     file_url,
 )
 from services.catalog.domain.errors import RangeNotSatisfiable
-from services.catalog.rpc.naming import Naming, find_version
-from services.catalog.usecases.downloads import DownloadReader, find_file
+from services.catalog.rpc.naming import Naming
+from services.catalog.usecases.downloads import DownloadReader, check_license, find_file
+from services.catalog.usecases.find import find_version
 
 log = get_logger(__name__)
 
@@ -38,6 +39,7 @@ class ArtifactServicer(artifacts_pb2_grpc.ArtifactServiceServicer):
     """Files of versions, for whoever may have them.
 
     Args:
+        projects_of: Uids of the projects that a principal is a member of: a licence that asks for it was accepted by one.
         http_url: Where the catalog's HTTP face is reached by those who get addresses, without a slash at its end.
     """
 
@@ -48,6 +50,7 @@ class ArtifactServicer(artifacts_pb2_grpc.ArtifactServiceServicer):
         naming: Naming,
         signer: UrlSigner,
         reader: DownloadReader,
+        projects_of: Callable[[str], Collection[str]],
         *,
         http_url: str,
     ) -> None:
@@ -56,6 +59,7 @@ class ArtifactServicer(artifacts_pb2_grpc.ArtifactServiceServicer):
         self._naming = naming
         self._signer = signer
         self._reader = reader
+        self._projects_of = projects_of
         self._http_url = http_url
 
     async def SignDownloadUrl(
@@ -106,7 +110,12 @@ class ArtifactServicer(artifacts_pb2_grpc.ArtifactServiceServicer):
                     offset += len(data)
 
     async def _file(self, request: Message, artifact: str) -> Download:
-        name = await self._naming.version_name(request)
+        asked = await self._naming.version(request)
+        caller = current_caller()
+        for_service = caller.kind is CallerKind.SERVICE
         async with self._database.reader() as session:
-            model, version = await find_version(session, name)
-        return find_file(model, version, artifact, for_service=current_caller().kind is CallerKind.SERVICE)
+            named = await find_version(session, asked.name, asked.project_uid)
+            file = find_file(named.model, named.version, artifact, for_service=for_service)
+            if not for_service:
+                await check_license(session, named.model, self._projects_of(caller.principal))
+        return file

@@ -10,10 +10,9 @@ from modelyard.catalog.v1 import code_samples_pb2, code_samples_pb2_grpc
 
 from chassis.database import Database
 from chassis.errors import InvalidArgument
-from services.catalog.domain.errors import ModelNotFound
-from services.catalog.domain.names import MODEL
+from services.catalog.rpc.naming import Naming
 from services.catalog.sources.code_samples import CodeSampleTemplates
-from services.catalog.storage.queries.models import model
+from services.catalog.usecases.find import find_model
 
 Context = Any
 # What may stand inside code: nothing that ends a string or a line, or begins a command.
@@ -36,22 +35,21 @@ _TO_REPLACE = {
 class CodeSampleServicer(code_samples_pb2_grpc.CodeSampleServiceServicer):
     """Fills templates of the content folder."""
 
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Database, naming: Naming, folder: Path) -> None:
         self._database = database
+        self._naming = naming
         self._templates = CodeSampleTemplates(folder)
 
     async def GetCodeSamples(
         self, request: code_samples_pb2.GetCodeSamplesRequest, context: Context
     ) -> code_samples_pb2.CodeSamples:
-        MODEL.parse(request.name)
+        asked = await self._naming.model(request)
         values: dict[str, str | bool] = {field: _checked(request, field) for field in _VALUES}
         async with self._database.reader() as session:
-            row = await model(session, request.name)
-        if row is None:
-            raise ModelNotFound(f"model {request.name!r} does not exist; `modelyard models` shows those that do")
+            row = await find_model(session, asked.name, asked.project_uid)
         options = row.facts.get("deployment_options", ())
         values |= {
-            "short_name": f"{row.publisher}/{row.name.rpartition('/')[2]}",
+            "short_name": row.name if row.project_uid else f"{row.publisher}/{row.name.rpartition('/')[2]}",
             "version": row.latest_version,
             "serverless": not request.instance_type and "SERVERLESS" in options,
         }

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from modelyard.catalog.v1 import catalog_pb2, providers_pb2
+from modelyard.catalog.v1 import catalog_pb2, providers_pb2, registry_pb2
 
+from chassis.clock import time_from_ms
 from chassis.timestamps import timestamp
 from services.catalog.domain.cards import card_html, card_text
+from services.catalog.domain.uploads import UploadLimits
 from services.catalog.storage.queries.models import WholeModel
 from services.catalog.storage.tables import (
     CollectionRow,
     InstanceTypeRow,
     ModelRow,
     PublisherRow,
+    UploadRow,
     VersionRow,
 )
 from services.catalog.usecases.lifecycle import moment_of, stage_of
@@ -90,6 +93,8 @@ def model_to_proto(row: ModelRow, version: VersionRow | None, now: datetime) -> 
         stage=catalog_pb2.LifecycleStage.ValueType(stage_of(version, now) if version else 0),
         source=row.source,
         withdrawn=row.withdrawn,
+        labels=facts.get("labels", {}),
+        archive_time=_archive_time(facts),
         **{field: facts[field] for field in _SAME_IN_PROTO if field in facts},
     )
 
@@ -143,6 +148,25 @@ def version_to_proto(
         collection=f"collections/{model.collection}",
         withdrawn=model.withdrawn,
         provider=_provider(model) if with_location else None,
+        created_by_job=row.facts.get("created_by_job", ""),
+        registered_by=row.facts.get("registered_by", ""),
+        price_resource=f"ownModels/{row.facts['price_class']}" if row.facts.get("price_class") else "",
+        archive_time=_archive_time(row.facts) or _archive_time(model.facts),
+    )
+
+
+def upload_to_proto(row: UploadRow, project: str, limits: UploadLimits) -> registry_pb2.Upload:
+    return registry_pb2.Upload(
+        name=f"projects/{project}/uploads/{row.uid}",
+        size_bytes=row.size_bytes,
+        sha256=row.sha256,
+        received_bytes=row.received_bytes,
+        state=registry_pb2.UploadState.ValueType(row.state),
+        detail=row.detail,
+        principal=row.principal,
+        create_time=timestamp(row.create_time),
+        expire_time=timestamp(row.update_time + timedelta(seconds=limits.idle_s)),
+        part_bytes_max=limits.part_bytes_max,
     )
 
 
@@ -183,6 +207,11 @@ def _provider(row: ModelRow) -> providers_pb2.ProviderTarget | None:
 
 def hardware_to_proto(facts: dict[str, Any] | None) -> catalog_pb2.Hardware | None:
     return None if facts is None else catalog_pb2.Hardware(**facts)
+
+
+def _archive_time(facts: dict[str, Any]) -> Timestamp | None:
+    """Since when a project's own model or version is archived."""
+    return timestamp(time_from_ms(facts["archived_ms"])) if "archived_ms" in facts else None
 
 
 def _moment(day: str) -> Timestamp | None:

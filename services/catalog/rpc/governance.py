@@ -16,22 +16,15 @@ from chassis.paging import page_size, page_token_decode, page_token_encode, spli
 from chassis.rpc.checks import check_to_proto
 from chassis.timestamps import timestamp
 from services.catalog.domain.checks import Option
-from services.catalog.domain.names import (
-    COLLECTION,
-    INSTANCE_TYPE,
-    MODEL,
-    OWN_MODEL,
-    OWN_VERSION,
-    PUBLISHER,
-    VERSION,
-)
+from services.catalog.domain.names import COLLECTION, INSTANCE_TYPE, MODEL, PUBLISHER
 from services.catalog.domain.policy import Policy, check_policy
 from services.catalog.rpc.convert import instance_type_to_proto, version_to_proto
-from services.catalog.rpc.naming import Naming
+from services.catalog.rpc.naming import Naming, asked_within
 from services.catalog.rpc.neighbours import Neighbours
 from services.catalog.storage.queries import governance
 from services.catalog.storage.tables import LicenseAcceptanceRow, PolicyRow
-from services.catalog.usecases.check_model import check_model, find_version
+from services.catalog.usecases.check_model import check_model
+from services.catalog.usecases.find import find_version
 from services.catalog.usecases.fits import Fit, instance_type_fits
 from services.catalog.usecases.licenses import accept_license
 from services.catalog.usecases.policies import (
@@ -163,6 +156,7 @@ class GovernanceServicer(governance_pb2_grpc.GovernanceServiceServicer):
     ) -> governance_pb2.CheckModelResponse:
         caller = current_caller()
         option, type_id = self._wanted(request)
+        version = request.model_version and asked_within(caller, request.model_version, "model_version").name
         now = self._clock.now()
         async with self._database.reader() as session:
             checked = await check_model(
@@ -170,7 +164,7 @@ class GovernanceServicer(governance_pb2_grpc.GovernanceServiceServicer):
                 now,
                 project_uid=caller.project_uid,
                 project=caller.project,
-                version_name=request.model_version,
+                version_name=version,
                 instance_type=type_id,
                 option=option,
             )
@@ -189,13 +183,14 @@ class GovernanceServicer(governance_pb2_grpc.GovernanceServiceServicer):
     async def ListInstanceTypeFits(
         self, request: governance_pb2.ListInstanceTypeFitsRequest, context: Context
     ) -> governance_pb2.ListInstanceTypeFitsResponse:
-        name = await self._naming.model_or_version_name(request, "parent")
-        scope = f"ListInstanceTypeFits/{name}"
+        asked = await self._naming.either(request, "parent")
+        scope = f"ListInstanceTypeFits/{asked.name}"
         (after,) = page_token_decode(request.page_token, scope, ("",))
         limit = page_size(request.page_size)
         prices = await self._neighbours.hourly_prices()
         async with self._database.reader() as session:
-            fits = await instance_type_fits(session, await find_version(session, name), prices)
+            named = await find_version(session, asked.name, asked.project_uid, field="parent")
+            fits = await instance_type_fits(session, named, prices)
         page, more = split_page([fit for fit in fits if fit.shape.id > after][: limit + 1], limit)
         return governance_pb2.ListInstanceTypeFitsResponse(
             fits=[_fit_to_proto(fit) for fit in page],
@@ -208,9 +203,7 @@ class GovernanceServicer(governance_pb2_grpc.GovernanceServiceServicer):
         Raises:
             InvalidArgument: neither a model nor a type, or a type for serverless.
         """
-        if request.model_version:
-            _check_version_name(request.model_version, "model_version")
-        elif not request.instance_type:
+        if not request.model_version and not request.instance_type:
             raise InvalidArgument("set model_version, instance_type or both", field="model_version")
         if request.deployment_option not in _OPTIONS:
             raise InvalidArgument(
@@ -231,12 +224,6 @@ class GovernanceServicer(governance_pb2_grpc.GovernanceServiceServicer):
             return check_policy(_policy_from_proto(request.policy), self._policy_entries_max)
         async with self._database.reader() as session:
             return await policy_in_force(session, current_caller().project_uid)
-
-
-def _check_version_name(name: str, field: str) -> None:
-    """Refuse what can be the name of neither a model nor a version."""
-    if not any(pattern.matches(name) for pattern in (MODEL, OWN_MODEL, OWN_VERSION)):
-        VERSION.parse(name, field)
 
 
 def _acceptance_to_proto(row: LicenseAcceptanceRow, project: str) -> governance_pb2.LicenseAcceptance:
@@ -273,7 +260,7 @@ def _policy_from_proto(policy: governance_pb2.Policy) -> Policy:
         InvalidArgument: an entry that is no resource name.
     """
     for name in policy.blocked:
-        _check_version_name(name, "policy.blocked")
+        asked_within(current_caller(), name, "policy.blocked")
     return Policy(
         allowed_collections=tuple(
             COLLECTION.parse(name, "policy.allowed_collections")["collection"] for name in policy.allowed_collections

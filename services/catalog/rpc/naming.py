@@ -1,29 +1,36 @@
-"""Names that requests give, resolved: a project's own models are there for its members only, `latest` is a version."""
+"""Names that requests give: a project's own models are there for its members only."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from google.protobuf.message import Message
 from modelyard.type.v1 import access_pb2
-from sqlmodel.ext.asyncio.session import AsyncSession
 
-from chassis.access import AccessPolicy, current_caller
-from services.catalog.domain.errors import ModelNotFound
+from chassis.access import AccessPolicy, Caller, current_caller
 from services.catalog.domain.names import MODEL, OWN_MODEL, OWN_VERSION, VERSION
-from services.catalog.storage.queries import models as stored
-from services.catalog.storage.tables import ModelRow, VersionRow
+from services.catalog.usecases.find import no_model
 
-# Services ask for what a project wants to quote or deploy; they compare the projects themselves.
+# Services ask for what a project wants to quote or deploy.
 _SERVICES = ("deploy", "billing", "inference")
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request names, as it is stored, and the project whose own it is; empty where everybody sees it."""
+
+    name: str
+    project_uid: str = ""
+
+
 class Naming:
-    """Looks models and versions up for whoever may see them."""
+    """Reads names of models and versions for whoever may see what they name."""
 
     def __init__(self, access: AccessPolicy) -> None:
         self._access = access
 
-    async def model_name(self, request: Message, field: str = "name") -> str:
-        """The resource name of the model that a request's field names, as it is stored.
+    async def model(self, request: Message, field: str = "name") -> Asked:
+        """The model that a request's field names.
 
         Raises:
             InvalidArgument: it names no model.
@@ -32,61 +39,50 @@ class Naming:
         given: str = getattr(request, field)
         if given.startswith("projects/"):
             ids = OWN_MODEL.parse(given, field)
-            return OWN_MODEL.format(project=await self._project(request, field), model=ids["model"])
+            reader = await self._reader(request, field)
+            return Asked(OWN_MODEL.format(project=reader.project, model=ids["model"]), reader.project_uid)
         MODEL.parse(given, field)
-        return given
+        return Asked(given)
 
-    async def version_name(self, request: Message, field: str = "name") -> str:
-        """The same of a version; `latest` stays."""
+    async def version(self, request: Message, field: str = "name") -> Asked:
+        """The version that a request's field names; `latest` and labels stay as they are."""
         given: str = getattr(request, field)
         if given.startswith("projects/"):
             ids = OWN_VERSION.parse(given, field)
-            project = await self._project(request, field)
-            return OWN_VERSION.format(project=project, model=ids["model"], version=ids["version"])
+            reader = await self._reader(request, field)
+            name = OWN_VERSION.format(project=reader.project, model=ids["model"], version=ids["version"])
+            return Asked(name, reader.project_uid)
         VERSION.parse(given, field)
-        return given
+        return Asked(given)
 
-    async def model_or_version_name(self, request: Message, field: str = "name") -> str:
-        """The same of what is either."""
+    async def either(self, request: Message, field: str) -> Asked:
+        """A model, which means its newest version, or a version."""
         is_version = "/versions/" in getattr(request, field)
-        return await (self.version_name if is_version else self.model_name)(request, field)
+        return await (self.version(request, field) if is_version else self.model(request, field))
 
-    async def _project(self, request: Message, field: str) -> str:
-        """Name of the project of a request, also where it came by uid; checked like a rule of a proto."""
+    async def _reader(self, request: Message, field: str) -> Caller:
+        """The caller within the project that a field names, by name or uid; checked like a rule of a proto."""
         rule = access_pb2.AccessRule(role=access_pb2.ROLE_READER, project=field, services=_SERVICES)
-        return (await self._access.authorize(rule, current_caller(), request)).project
+        return await self._access.authorize(rule, current_caller(), request)
 
 
-async def find_model(session: AsyncSession, name: str) -> ModelRow:
-    """A model by its stored name.
+def asked_within(caller: Caller, name: str, field: str) -> Asked:
+    """What a name means to the project of a request: everybody's, or its own; another project's does not exist.
 
-    Raises:
-        ModelNotFound: there is none.
-    """
-    row = await stored.model(session, name)
-    if row is None:
-        raise no_model(name)
-    return row
-
-
-async def find_version(session: AsyncSession, name: str) -> tuple[ModelRow, VersionRow]:
-    """A version by its stored name, with its model; `versions/latest` is the newest one.
+    Args:
+        caller: Within the project.
+        name: Of a model or a version.
 
     Raises:
-        ModelNotFound: there is none.
+        InvalidArgument: it names neither.
+        ModelNotFound: it is another project's.
     """
-    model_name, _, version = name.partition("/versions/")
-    model = await stored.model(session, model_name)
-    if model is None:
-        raise no_model(name)
-    row = await stored.version(session, model.latest_version if version == "latest" else name)
-    if row is None:
-        raise ModelNotFound(
-            f"version {name!r} does not exist; the newest one is {model.latest_version!r}", field="name"
-        )
-    return model, row
-
-
-def no_model(name: str) -> ModelNotFound:
-    """There is none of this name; `modelyard models` shows those there are."""
-    return ModelNotFound(f"model {name!r} does not exist; `modelyard models` shows those that do", field="name")
+    if not name.startswith("projects/"):
+        if not MODEL.matches(name):
+            VERSION.parse(name, field)
+        return Asked(name)
+    ids = OWN_MODEL.parse(name, field) if OWN_MODEL.matches(name) else OWN_VERSION.parse(name, field)
+    if ids["project"] not in (caller.project, caller.project_uid):
+        raise no_model(name, field)
+    pattern = OWN_VERSION if "version" in ids else OWN_MODEL
+    return Asked(pattern.format(**{**ids, "project": caller.project}), caller.project_uid)

@@ -24,10 +24,11 @@ from services.catalog.rpc.convert import (
     version_to_proto,
     whole_model_to_proto,
 )
-from services.catalog.rpc.naming import Naming, find_model, find_version, no_model
+from services.catalog.rpc.naming import Naming
 from services.catalog.storage.queries import models as stored
 from services.catalog.storage.queries import pages
 from services.catalog.storage.tables import CollectionRow, PublisherRow
+from services.catalog.usecases.find import find_model, find_version, find_whole_model
 
 # What a position of a version may be.
 POSITION_MAX = 2**31 - 1
@@ -90,12 +91,10 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
         )
 
     async def GetModel(self, request: catalog_pb2.GetModelRequest, context: Context) -> catalog_pb2.Model:
-        name = await self._naming.model_name(request)
+        asked = await self._naming.model(request)
         _enum_name(catalog_pb2.TextFormat.DESCRIPTOR, request.text_format, "text_format")
         async with self._database.reader() as session:
-            whole = await stored.whole_model(session, name)
-        if whole is None:
-            raise no_model(name)
+            whole = await find_whole_model(session, asked.name, asked.project_uid)
         now = self._clock.now()
         if request.text_format == catalog_pb2.TEXT_FORMAT_UNSPECIFIED:
             return whole_model_to_proto(whole, now, request.text_format)
@@ -105,13 +104,13 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     async def ListModelVersions(
         self, request: catalog_pb2.ListModelVersionsRequest, context: Context
     ) -> catalog_pb2.ListModelVersionsResponse:
-        parent = await self._naming.model_name(request, "parent")
-        scope = f"ListModelVersions/{parent}"
+        asked = await self._naming.model(request, "parent")
+        scope = f"ListModelVersions/{asked.name}"
         (before,) = page_token_decode(request.page_token, scope, (POSITION_MAX,))
         limit = page_size(request.page_size)
         async with self._database.reader() as session:
-            model = await find_model(session, parent)
-            found = await stored.versions_page(session, parent, min(before, POSITION_MAX), limit + 1)
+            model = await find_model(session, asked.name, asked.project_uid)
+            found = await stored.versions_page(session, asked.name, min(before, POSITION_MAX), limit + 1)
         rows, more = split_page(found, limit)
         now = self._clock.now()
         return catalog_pb2.ListModelVersionsResponse(
@@ -122,10 +121,10 @@ class CatalogServicer(catalog_pb2_grpc.CatalogServiceServicer):
     async def GetModelVersion(
         self, request: catalog_pb2.GetModelVersionRequest, context: Context
     ) -> catalog_pb2.ModelVersion:
-        name = await self._naming.version_name(request)
+        asked = await self._naming.version(request)
         async with self._database.reader() as session:
-            model, row = await find_version(session, name)
-        return version_to_proto(row, model, self._clock.now(), with_location=_asks_as_service())
+            named = await find_version(session, asked.name, asked.project_uid)
+        return version_to_proto(named.version, named.model, self._clock.now(), with_location=_asks_as_service())
 
     async def ListInstanceTypes(
         self, request: catalog_pb2.ListInstanceTypesRequest, context: Context

@@ -108,7 +108,7 @@ def _text_facets(model: ChangedModel) -> dict[str, list[str]]:
 
 
 def _values(values: Any) -> list[str]:
-    return list(dict.fromkeys(value.casefold() for value in values if value))
+    return list(dict.fromkeys(value.casefold() for value in values if value)) or [schema.NO_VALUE]
 
 
 def _publisher_words(model: ChangedModel, names: Names) -> list[str]:

@@ -10,9 +10,11 @@ from typing import Any
 
 import tantivy
 
+from services.catalog.domain.lifecycle import Stage
 from services.catalog.domain.search import STAGE_WORDS, Facet, FacetKind, value_words
 from services.catalog.search.filters import stage_query
-from services.catalog.search.reader import Reader, both, without
+from services.catalog.search.reader import Reader, both
+from services.catalog.search.schema import NO_VALUE
 
 # Days are counted by year: this one, and so many before it.
 _YEARS = 5
@@ -57,28 +59,48 @@ def count_facets(
     for facet in facets:
         if facet.kind is FacetKind.TEXT:
             wanted[facet.name] = {
-                "terms": {"field": facet.name, "size": values_max + 1, "segment_size": _SEGMENT_VALUES_MAX}
+                "terms": {"field": facet.name, "size": values_max + 2, "segment_size": _SEGMENT_VALUES_MAX}
             }
         elif facet.is_number:
             wanted[facet.name] = {"range": {"field": facet.name, "ranges": _ranges(_edges(facet, now))}}
     counted = reader.aggregate(matched, wanted) if wanted else {}
-    return [_counts(reader, matched, facet, counted.get(facet.name), values_max, now) for facet in facets]
+    total = reader.count(matched)
+    return [
+        _stage_counts(reader, matched, facet, total, now)
+        if facet.kind is FacetKind.STAGE
+        else _counts(reader, matched, facet, counted[facet.name]["buckets"], values_max, total)
+        for facet in facets
+    ]
+
+
+def _stage_counts(reader: Reader, matched: tantivy.Query, facet: Facet, total: int, now: datetime) -> FacetCounts:
+    """Every model is in one stage, most of them in GA: that one is what the others leave."""
+    counts: dict[Stage, int] = {}
+    for stage in set(Stage) - {Stage.GA}:
+        counts[stage] = reader.count(both(matched, stage_query(reader, stage, now)))
+    counts[Stage.GA] = total - sum(counts.values())
+    values = tuple(FacetValue(word, counts[stage]) for word, stage in STAGE_WORDS.items() if counts[stage])
+    return FacetCounts(facet, values, False, 0)
 
 
 def _counts(
-    reader: Reader, matched: tantivy.Query, facet: Facet, counted: Any, values_max: int, now: datetime
+    reader: Reader, matched: tantivy.Query, facet: Facet, buckets: list[Any], values_max: int, total: int
 ) -> FacetCounts:
-    if facet.kind is FacetKind.STAGE:
-        by_stage = ((word, both(matched, stage_query(reader, stage, now))) for word, stage in STAGE_WORDS.items())
-        counts = (FacetValue(word, reader.count(query)) for word, query in by_stage)
-        return FacetCounts(facet, tuple(value for value in counts if value.count), False, 0)
-    missing = reader.count(without(matched, [tantivy.Query.exists_query(facet.name)]))
-    if facet.kind is FacetKind.TEXT:
-        buckets = sorted(counted["buckets"], key=lambda bucket: (-bucket["doc_count"], bucket["key"]))
-        values = tuple(FacetValue(bucket["key"], bucket["doc_count"]) for bucket in buckets[:values_max])
-        return FacetCounts(facet, values, len(buckets) > values_max, missing)
-    values = tuple(_range_value(facet, bucket) for bucket in counted["buckets"] if bucket["doc_count"])
-    return FacetCounts(facet, values, False, missing)
+    if facet.is_number:
+        values = tuple(_range_value(facet, bucket) for bucket in buckets if bucket["doc_count"])
+        return FacetCounts(facet, values, False, total - sum(value.count for value in values))
+    without_value = next((bucket["doc_count"] for bucket in buckets if bucket["key"] == NO_VALUE), None)
+    if without_value is None:
+        # There may be some all the same, too few to be among the most frequent.
+        without_value = reader.count(both(matched, reader.term(facet.name, NO_VALUE)))
+    named = [bucket for bucket in buckets if bucket["key"] != NO_VALUE]
+    named.sort(key=lambda bucket: (-bucket["doc_count"], bucket["key"]))
+    return FacetCounts(
+        facet,
+        tuple(FacetValue(bucket["key"], bucket["doc_count"]) for bucket in named[:values_max]),
+        len(named) > values_max,
+        without_value,
+    )
 
 
 def _range_value(facet: Facet, bucket: Any) -> FacetValue:

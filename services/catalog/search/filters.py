@@ -81,7 +81,7 @@ def _texts(reader: Reader, wanted: Filter) -> list[str]:
         return values
     known = (value for value, _ in reader.searcher.terms_with_prefix(wanted.facet.name, ""))
     is_greater = wanted.operator is Operator.GT
-    return sorted(value for value in known if (value > values[0] if is_greater else value < values[0]))
+    return sorted(value for value in known if value and (value > values[0] if is_greater else value < values[0]))
 
 
 def _number(reader: Reader, wanted: Filter) -> tantivy.Query:

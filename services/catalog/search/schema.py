@@ -12,13 +12,15 @@ from services.catalog.domain.search import FACETS, FacetKind
 from services.catalog.domain.words import WORD_OF_ENGINE
 
 # Another number makes every replica build its index anew; it is part of the folder's name.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # Resource name of a model; the key of its document.
 NAME = "name"
 # Uid of the project it belongs to; PUBLIC where everybody sees it.
 PROJECT = "project"
 PUBLIC = "public"
+# Value of a text facet that a model has none of, so that one pass counts those too; no filter can name it.
+NO_VALUE = ""
 # Words by where they stand, each field with all words of the one before: the narrower, the better the match.
 NAME_WORDS = "name_words"
 TITLE_WORDS = "title_words"

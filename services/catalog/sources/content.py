@@ -57,7 +57,7 @@ class Sample(_Strict):
 class Collection(_Strict):
     id: Id
     display_name: str
-    kind: Literal["CURATED", "PROVIDER", "HUB", "IMPORTED"]
+    kind: Literal["CURATED", "PROVIDER", "HUB", "OWN", "IMPORTED"]
     description: str
     # Of its models that name none themselves.
     support: Support = Support()

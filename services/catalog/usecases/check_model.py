@@ -16,21 +16,14 @@ from services.catalog.domain.checks import (
     check_offered,
     fitting,
 )
-from services.catalog.domain.errors import InstanceTypeNotFound, ModelNotFound
+from services.catalog.domain.errors import InstanceTypeNotFound
 from services.catalog.domain.fit import Needs, Shape
+from services.catalog.domain.own.triton_repository import ENGINE as TENSORS
 from services.catalog.storage.queries import governance, pages
-from services.catalog.storage.queries import models as stored
 from services.catalog.storage.tables import InstanceTypeRow, ModelRow, VersionRow
+from services.catalog.usecases.find import Named, find_version
 from services.catalog.usecases.lifecycle import dates_of, stage_of
 from services.catalog.usecases.policies import policed, policy_in_force
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A version and the model it is of."""
-
-    model: ModelRow
-    version: VersionRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +61,7 @@ async def check_model(
     shape = None if row is None else shape_of(row)
     if not version_name:
         return Checked([] if shape is None else list(check_offered(shape)), None, row, [])
-    named = await find_version(session, version_name, project_uid)
+    named = await find_version(session, version_name, project_uid, field="model_version")
     found = candidate(named, now)
     offered = [shape_of(one) for one in await pages.all_instance_types(session) if one.provider]
     findings = check_candidate(
@@ -81,30 +74,6 @@ async def check_model(
         offered=offered,
     )
     return Checked(findings, named, row, [] if option is Option.SERVERLESS else fitting(found, offered))
-
-
-async def find_version(session: AsyncSession, name: str, project_uid: str | None = None) -> Named:
-    """The version that a resource name means.
-
-    Args:
-        name: Of a model, which means its newest version, or of a version, also `versions/latest`.
-        project_uid: Whose own models are seen besides everybody's; None where the caller has looked at that.
-
-    Raises:
-        ModelNotFound: nobody, or only another project, has it.
-    """
-    model_name, _, version = name.partition("/versions/")
-    model = await stored.model(session, model_name)
-    if model is None or (project_uid is not None and model.project_uid not in ("", project_uid)):
-        raise ModelNotFound(
-            f"model {model_name!r} does not exist; `modelyard models` shows those that do", field="model_version"
-        )
-    row = await stored.version(session, name if version not in ("", "latest") else model.latest_version)
-    if row is None:
-        raise ModelNotFound(
-            f"version {name!r} does not exist; the newest one is {model.latest_version!r}", field="model_version"
-        )
-    return Named(model, row)
 
 
 async def find_instance_type(session: AsyncSession, type_id: str) -> InstanceTypeRow:
@@ -136,10 +105,12 @@ def candidate(named: Named, now: datetime) -> Candidate:
         license_digest=model.license_digest,
         acceptance_required=model.facts.get("acceptance_required", False),
         withdrawn=model.withdrawn,
+        archived=is_archived(model, version),
         stage=stage_of(version, now),
         dates=dates_of(version),
         replacement=version.replacement,
         deployment_options=tuple(model.facts.get("deployment_options", ())),
+        managed_only=_why_managed_only(version),
         not_runnable=_why_not_runnable(model, version),
         architecture=version.facts.get("architecture", ""),
         needs=needs_of(version),
@@ -160,6 +131,16 @@ def needs_of(version: VersionRow) -> Needs:
     return published.with_at_least(
         Needs(vcpus=serving.get("min_vcpus", 0), memory_bytes=serving.get("min_memory_bytes", 0))
     )
+
+
+def is_archived(model: ModelRow, version: VersionRow) -> bool:
+    """Whether its project archived a version, or the whole model."""
+    return "archived_ms" in model.facts or "archived_ms" in version.facts
+
+
+def _why_managed_only(version: VersionRow) -> str:
+    takes_tensors = (version.serving or {}).get("engine") == TENSORS
+    return "it takes raw tensors, which would pass the token meter of the shared pool" if takes_tensors else ""
 
 
 def _why_not_runnable(model: ModelRow, version: VersionRow) -> str:

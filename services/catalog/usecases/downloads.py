@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
+
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.telemetry import observe
 from services.catalog.artifacts.sources import ByteSources
+from services.catalog.domain.checks import short_model
 from services.catalog.domain.downloads import Download
-from services.catalog.domain.errors import ArtifactNotFound, DownloadsBusy, WeightsNotHere, WeightsNotOffered
+from services.catalog.domain.errors import (
+    ArtifactNotFound,
+    DownloadsBusy,
+    LicenseNotAccepted,
+    WeightsNotHere,
+    WeightsNotOffered,
+)
+from services.catalog.storage.queries import governance
 from services.catalog.storage.tables import ModelRow, VersionRow
 
 _NAMES_SHOWN_MAX = 10
@@ -51,6 +61,23 @@ def find_file(model: ModelRow, version: VersionRow, artifact: str, *, for_servic
         sha256=found["sha256"],
         size_bytes=found["size_bytes"],
         uri=found["uri"],
+    )
+
+
+async def check_license(session: AsyncSession, model: ModelRow, project_uids: Collection[str]) -> None:
+    """Whether one of some projects has accepted the licence of a model that asks for it.
+
+    Raises:
+        LicenseNotAccepted: none has.
+    """
+    if not model.facts.get("acceptance_required") or await governance.is_accepted(
+        session, project_uids, model.license_digest
+    ):
+        return
+    raise LicenseNotAccepted(
+        f"licence {model.license_id} of {model.name} asks for the acceptance of its text, and none of your projects has "
+        f"given it; `modelyard licenses accept {short_model(model.name)} --project PROJECT` shows the text and accepts it",
+        metadata={"digest": model.license_digest},
     )
 
 

@@ -15,7 +15,8 @@ from services.catalog.domain.errors import InstanceTypeNotQuotable
 from services.catalog.domain.fit import Shape, misfits
 from services.catalog.storage.queries import pages
 from services.catalog.storage.tables import InstanceTypeRow
-from services.catalog.usecases.check_model import Named, needs_of, shape_of
+from services.catalog.usecases.check_model import needs_of, shape_of
+from services.catalog.usecases.find import Named
 
 _HOUR_MS = 3_600_000
 

@@ -17,7 +17,7 @@ from services.catalog.domain.lifecycle import Dates, Notice, short_notice
 from services.catalog.storage.convert import override_to_proto
 from services.catalog.storage.queries.lifecycle import overrides_of
 from services.catalog.storage.tables import NoticeOverrideRow, VersionRow
-from services.catalog.usecases.check_model import find_version
+from services.catalog.usecases.find import find_version
 from services.catalog.usecases.lifecycle import dates_of, day_of
 
 REASON_LENGTH_MIN, REASON_LENGTH_MAX = 10, 1000

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -19,6 +20,13 @@ _PRIORITY = 1
 _DOT_PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="
 )
+# Bytes of one item of Triton's types; those of BYTES say their own length.
+_ITEM_BYTES = {
+    **dict.fromkeys(("BOOL", "UINT8", "INT8"), 1),
+    **dict.fromkeys(("UINT16", "INT16", "FP16"), 2),
+    **dict.fromkeys(("UINT32", "INT32", "FP32"), 4),
+    **dict.fromkeys(("UINT64", "INT64", "FP64"), 8),
+}
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -27,13 +35,16 @@ class ProbeFailed(Exception):
     """The engine did not answer its canary, or answered what it must not."""
 
 
-async def probe(stub: Any, engine: str, model_name: str, *, metadata: Metadata, timeout_s: float) -> None:
+async def probe(
+    stub: Any, engine: str, model_name: str, parameters: Mapping[str, str], *, metadata: Metadata, timeout_s: float
+) -> None:
     """Ask an engine one small question.
 
     Args:
         stub: `GRPCInferenceServiceStub` on a grpc.aio channel.
         engine: Whose contract to use.
         model_name: Model as Triton knows it.
+        parameters: The engine's; they say which tensors a model of the tensors engine takes.
         metadata: Opens the instance.
         timeout_s: For the whole answer.
 
@@ -41,7 +52,10 @@ async def probe(stub: Any, engine: str, model_name: str, *, metadata: Metadata, 
         ProbeFailed: no answer in time, an error, or a wrong answer.
     """
     try:
-        await _QUESTIONS[engine](stub, model_name, metadata, timeout_s)
+        if engine == "tensors":
+            await _ask_tensors_engine(stub, model_name, parameters, metadata, timeout_s)
+        else:
+            await _QUESTIONS[engine](stub, model_name, metadata, timeout_s)
     except grpc.aio.AioRpcError as error:
         raise ProbeFailed(f"the canary ended with {error.code().name}: {error.details()}") from error
 
@@ -111,6 +125,22 @@ async def _streamed(stub: Any, request: Any, metadata: Metadata, timeout_s: floa
         if message.error_message:
             raise ProbeFailed(f"the canary ended with: {message.error_message}")
         yield _outputs(message.infer_response)
+
+
+async def _ask_tensors_engine(
+    stub: Any, model_name: str, parameters: Mapping[str, str], metadata: Metadata, timeout_s: float
+) -> None:
+    """Zeros, one where a length is free."""
+    request = _request(model_name)
+    is_batched = int(parameters.get("max_batch_size", "0")) > 0
+    for tensor in json.loads(parameters["inputs"]):
+        shape = [1] * is_batched + [max(length, 1) for length in tensor["dims"] or [1]]
+        element = _bytes_element(b"") if tensor["type"] == "BYTES" else bytes(_ITEM_BYTES[tensor["type"]])
+        _add(request, tensor["name"], tensor["type"], shape, element * math.prod(shape))
+    answer = _outputs(await stub.ModelInfer(request, metadata=metadata, timeout=timeout_s))
+    missing = {tensor["name"] for tensor in json.loads(parameters["outputs"])} - answer.keys()
+    if missing:
+        raise ProbeFailed(f"the canary's answer has no {sorted(missing)[0]!r}")
 
 
 _QUESTIONS = {

@@ -185,6 +185,7 @@ class Server:
                 self._stub,
                 self._spec.engine,
                 self._spec.model_name,
+                self._spec.parameters,
                 metadata=self._metadata,
                 timeout_s=self._settings.canary_timeout_s,
             )

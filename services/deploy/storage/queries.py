@@ -259,6 +259,18 @@ async def deployments_page(
     return await _all(session, query.where(_DEPLOYMENT.c.endpoint_uid == endpoint_uid) if endpoint_uid else query)
 
 
+async def own_versions_on_pools(session: AsyncSession, project_uid: str) -> set[str]:
+    """Versions of a project's own models that its serverless deployments serve."""
+    query = select(_DEPLOYMENT.c.model_version).where(
+        _DEPLOYMENT.c.project_uid == project_uid,
+        _DEPLOYMENT.c.pool_uid != "",
+        _DEPLOYMENT.c.state != int(DeploymentState.DELETED),
+        _DEPLOYMENT.c.deleting.is_(False),
+        _DEPLOYMENT.c.model_version.like("projects/%"),
+    )
+    return set((await session.execute(query)).scalars())
+
+
 async def living_deployments(session: AsyncSession) -> list[DeploymentRow]:
     """Every deployment that is not deleted."""
     return await _all(session, select(DeploymentRow).where(_DEPLOYMENT.c.state != DeploymentState.DELETED))

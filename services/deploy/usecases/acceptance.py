@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -41,6 +41,8 @@ class Limits:
     deployments_per_endpoint_max: int
     instances_max: int
     memory_bytes_max: int
+    # Models of its own that one project may have on the shared pool: each keeps an instance warm that nobody else uses.
+    own_pools_per_project_max: int = 2
 
     @property
     def room(self) -> Room:
@@ -118,6 +120,24 @@ def check_quota(endpoint: str, existing: Sequence[DeploymentRow], limits: Limits
         raise QuotaExceeded(
             f"endpoint {endpoint!r} has {len(existing)} deployments; "
             f"{limits.deployments_per_endpoint_max} are allowed: delete one"
+        )
+
+
+def check_own_pools(pooled: Collection[str], project: str, model_version: str, limits: Limits) -> None:
+    """The project may have this version on the shared pool, where it is one of its own.
+
+    Args:
+        pooled: Versions of its own that it has there.
+
+    Raises:
+        QuotaExceeded: naming how many it has there and may have.
+    """
+    if not model_version.startswith(f"projects/{project}/") or model_version in pooled:
+        return
+    if len(pooled) >= limits.own_pools_per_project_max:
+        raise QuotaExceeded(
+            f"{len(pooled)} of the project's own models are on the shared pool; {limits.own_pools_per_project_max} are "
+            "allowed (MODELYARD_DEPLOY_OWN_POOLS_PER_PROJECT_MAX): delete such a deployment, or deploy on managed compute"
         )
 
 

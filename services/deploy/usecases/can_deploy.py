@@ -21,6 +21,7 @@ from services.deploy.usecases.acceptance import (
     Answers,
     Limits,
     check_name,
+    check_own_pools,
     check_quota,
     check_quote,
     check_shape,
@@ -53,6 +54,7 @@ async def can_deploy(
     existing = await queries.deployments_of(session, [owner.uid]) if owner else []
     heard = await _heard(session, answers.version)
     room = await _room(session, request, answers, limits)
+    pooled = await queries.own_versions_on_pools(session, project_uid)
     checks = list(answers.checks)
     if owner is None:
         count = await queries.endpoint_count(session, project_uid)
@@ -66,6 +68,7 @@ async def can_deploy(
     checks += [
         _check("hardware", "the endpoint takes it", lambda: check_shape(request, _kind(owner, request), endpoint)),
         _check("quota", "the endpoint may have one more", lambda: check_quota(endpoint, existing, limits)),
+        _check("shared pool", "the project may have it there", lambda: _own_pools(pooled, project, answers, limits)),
         _check("capacity", "the platform has room", room),
         _check("news", "nothing newer was heard of the version", lambda: check_heard(heard)),
     ]
@@ -100,6 +103,11 @@ def _kind(owner: EndpointRow | None, request: deploy_pb2.CreateDeploymentRequest
 def _new_endpoint(endpoint: str, project: str, count: int, endpoints_max: int) -> None:
     check_id(endpoint, "endpoint_id")
     check_endpoints_left(project, count, endpoints_max)
+
+
+def _own_pools(pooled: set[str], project: str, answers: Answers, limits: Limits) -> None:
+    if answers.instance_type is None:
+        check_own_pools(pooled, project, answers.version.name, limits)
 
 
 def _name(request: deploy_pb2.CreateDeploymentRequest, endpoint: str, existing: list[DeploymentRow]) -> None:

@@ -25,6 +25,7 @@ from services.deploy.usecases.acceptance import (
     Answers,
     Limits,
     check_name,
+    check_own_pools,
     check_quota,
     check_quote,
     check_shape,
@@ -108,12 +109,15 @@ async def put_serverless(
 
     Raises:
         CapacityExceeded: the pool needs an instance for which there is no room.
+        QuotaExceeded: see `check_own_pools`.
     """
     row = _row(owner, request, answers, now)
     if not answers.version.HasField("provider"):
         pool = await _pool(uow, database, answers)
         row.pool_uid = pool.uid
         await promise(uow, database, limits, pool.uid, 1, pool.memory_bytes)
+        pooled = await queries.own_versions_on_pools(uow.session, owner.project_uid)
+        check_own_pools(pooled, owner.project, answers.version.name, limits)
     uow.session.add(row)
     return row
 

@@ -155,9 +155,9 @@ def _bill(bill: billing_pb2.Bill) -> dict[str, Any]:
 
 
 def _short(resource: str) -> str:
-    """`publishers/P/models/M/versions/V` as `P/M vV`; anything else as its last part."""
+    """`publishers/P/models/M/versions/V`, or a project's own model, as `P/M vV`; anything else as its last part."""
     parts = resource.split("/")
-    if parts[0] == "publishers" and len(parts) >= 4:
+    if parts[0] in ("publishers", "projects") and len(parts) >= 4 and parts[2] == "models":
         return f"{parts[1]}/{parts[3]}" + (f" v{parts[5]}" if len(parts) == 6 else "")
     return parts[-1]
 

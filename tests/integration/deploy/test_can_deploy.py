@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import deploy_pb2
 
 from chassis.errors import NotFound
+from services.deploy.domain.errors import QuotaExceeded
 from services.deploy.storage.tables import DeploymentRow, EndpointRow, PoolRow
+from services.deploy.usecases.acceptance import Limits
 from services.deploy.usecases.can_deploy import can_deploy
 from tests.integration.deploy.build import (
     ENDPOINT,
@@ -19,7 +22,6 @@ from tests.integration.deploy.build import (
     PROJECT,
     SERVERLESS,
     TYPE,
-    VERSION,
     Neighbourhood,
     Platform,
     hear,
@@ -34,6 +36,7 @@ async def ask(
     endpoint: str = ENDPOINT,
     change: Callable[[Neighbourhood], None] | None = None,
     quote_problem: Any = None,
+    limits: Limits = LIMITS,
     **asked: Any,
 ) -> dict[str, str]:
     """The reason of each refusal by its subject; nothing where it would be accepted."""
@@ -42,7 +45,7 @@ async def ask(
         change(neighbours)
     request = deploy_pb2.CreateDeploymentRequest(
         deployment_id="blue",
-        model_version=VERSION,
+        model_version=neighbours.version.name,
         quote=neighbours.quote.name,
         instance_type=TYPE if kind == MANAGED else "",
         instance_count=1 if kind == MANAGED else 0,
@@ -59,7 +62,7 @@ async def ask(
             request=request,
             answers=neighbours.answers(),
             quote_problem=quote_problem,
-            limits=LIMITS,
+            limits=limits,
             endpoints_max=1,
         )
     assert all(check.message for check in checks)
@@ -131,3 +134,34 @@ async def test_a_pool_that_runs_needs_no_more_room(platform: Platform) -> None:
     await platform.add_endpoint(kind=SERVERLESS)
     await platform.deploy(kind=SERVERLESS)
     assert await ask(platform, kind=SERVERLESS, deployment_id="green") == {}
+
+
+async def test_own_models_on_the_shared_pool_are_few(platform: Platform) -> None:
+    """Nobody else's calls share the memory they hold; the same version again shares its own pool."""
+    limits = replace(LIMITS, own_pools_per_project_max=1)
+    await platform.add_endpoint(kind=SERVERLESS)
+    await platform.deploy(kind=SERVERLESS, neighbours=own(platform, "1"), limits=limits)
+
+    def second(neighbours: Neighbourhood) -> None:
+        name_own(neighbours, "2")
+
+    refusals = await ask(platform, kind=SERVERLESS, deployment_id="green", change=second, limits=limits)
+    assert refusals == {"shared pool": "QUOTA_EXCEEDED"}
+    with pytest.raises(QuotaExceeded, match="1 of the project's own models are on the shared pool; 1 are allowed"):
+        await platform.deploy("green", kind=SERVERLESS, neighbours=own(platform, "2"), limits=limits)
+    await platform.deploy("green", kind=SERVERLESS, neighbours=own(platform, "1"), limits=limits)
+    # What everybody may call does not count.
+    await platform.deploy("red", kind=SERVERLESS, limits=limits)
+
+
+def own(platform: Platform, version: str) -> Neighbourhood:
+    neighbours = Neighbourhood(platform.project_uid, SERVERLESS)
+    name_own(neighbours, version)
+    return neighbours
+
+
+def name_own(neighbours: Neighbourhood, version: str) -> None:
+    """Let what is deployed be a version of a model of the project's own."""
+    name = f"projects/{PROJECT}/models/talker/versions/{version}"
+    neighbours.version.name = neighbours.quote.model_version = name
+    neighbours.version.uid = f"own-{version}"

@@ -168,7 +168,7 @@ async def test_a_busy_engine_answers_its_canary(text_engine: EngineClient) -> No
     calls = [asyncio.create_task(text_engine.generate("word " * 480, max_tokens=1)) for _ in range(4)]
     began_s = time.perf_counter()
     for _ in range(2):
-        await probe(text_engine.stub, "llamacpp", "model", metadata=text_engine.metadata, timeout_s=5)
+        await probe(text_engine.stub, "llamacpp", "model", {}, metadata=text_engine.metadata, timeout_s=5)
     canaries_s = time.perf_counter() - began_s
     await asyncio.gather(*calls)
     assert canaries_s < time.perf_counter() - began_s

@@ -75,6 +75,7 @@ def ask(
     *filters: tuple[str, Operator, str],
     order: str = "",
     facet: str | None = None,
+    values: int = 1000,
     after: Hit | None = None,
     limit: int = 1000,
 ) -> Answer:
@@ -83,7 +84,7 @@ def ask(
         filters=tuple(read_filter(name, operator, [value], Limits()) for name, operator, value in filters),
         order=read_order(order),
         facets=(FACETS[facet],) if facet else (),
-        facet_values=1000,
+        facet_values=values,
     )
     return answer(reader, question, (), after=after, limit=limit, now=NOW, near_max=60, near_below=0)
 
@@ -110,6 +111,18 @@ def within(reader: Reader, query: str, facet: str, least: str, below: str) -> in
     inside = [(facet, operator, end) for operator, end in ends if end]
     edge = ask(reader, query, (facet, Operator.EQ, least)).total if least else 0
     return ask(reader, query, *inside).total + edge
+
+
+@given(query=st.sampled_from(QUERIES), facet=st.sampled_from(sorted(FACETS)), most=st.integers(1, 4))
+@settings(max_examples=50, deadline=None)
+def test_few_values_are_the_first_of_all(reader: Reader, query: str, facet: str, most: int) -> None:
+    """However few are asked for, ones that none beats, and the same count of models without any."""
+    (whole,), (few,) = (ask(reader, query, facet=facet, values=count).facets for count in (1000, most))
+    assert few.without_value == whole.without_value
+    if FACETS[facet].kind is FacetKind.TEXT:
+        assert [value.count for value in few.values] == [value.count for value in whole.values[:most]]
+        assert set(few.values) <= set(whole.values)
+        assert few.more == (len(whole.values) > most)
 
 
 @given(query=st.sampled_from(QUERIES), order=st.sampled_from(ORDERS), size=st.integers(1, 60))

@@ -47,7 +47,10 @@ def test_building_again_gives_the_same(tmp_path: Path, weights: Path) -> None:
         ("vllm", "model", {}, 'engine "vllm" is unknown'),
         ("llamacpp", "model", {}, "needs one .gguf artifact and got 0"),
         ("llamacpp", "../model", {}, "no plain file name"),
-        ("noop", "model", {"a/b": "weights.gguf"}, "no plain file name"),
+        ("noop", "model", {"../b": "weights.gguf"}, "no plain file name"),
+        ("noop", "model", {"a//b": "weights.gguf"}, "no plain file name"),
+        ("noop", "model", {"engines/x": "weights.gguf"}, "no plain file name"),
+        ("noop", "model", {"model.py": "weights.gguf"}, "no plain file name"),
     ],
 )
 def test_what_cannot_be_built_is_refused(
@@ -64,4 +67,4 @@ def test_a_missing_artifact_is_named(tmp_path: Path) -> None:
 
 
 def test_the_engines_there_are() -> None:
-    assert engines() == ["images", "llamacpp", "noop", "onnx", "safetensors", "whisper", "wordvectors"]
+    assert engines() == ["images", "llamacpp", "noop", "onnx", "safetensors", "tensors", "whisper", "wordvectors"]

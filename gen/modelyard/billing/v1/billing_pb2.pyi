@@ -61,7 +61,7 @@ class Price(_message.Message):
     price_version: _builtins.str
     """Identifies the price in one version of one price list: `{list}@{version}/{sku}`."""
     resource: _builtins.str
-    """Managed: `instanceTypes/*`. Serverless: `publishers/*/models/*`."""
+    """Managed: `instanceTypes/*`. Serverless: `publishers/*/models/*`, or `ownModels/*` for a class of projects' own."""
     kind: Global___OfferKind.ValueType
     """What it is for."""
     source: _builtins.str
@@ -119,7 +119,7 @@ class Quote(_message.Message):
     kind: Global___OfferKind.ValueType
     """What it is for."""
     model_version: _builtins.str
-    """`publishers/*/models/*/versions/*`. Managed: empty where the quote is for the type, whatever runs on it."""
+    """`publishers/*/models/*/versions/*`, or `projects/*/models/*/versions/*`. Managed: empty where the quote is for the type, whatever runs on it."""
     instance_type: _builtins.str
     """Managed: `instanceTypes/*`. Serverless: empty."""
     vcpus: _builtins.int
@@ -375,7 +375,7 @@ class CreateQuoteRequest(_message.Message):
     parent: _builtins.str
     """`projects/{project}`."""
     model_version: _builtins.str
-    """`publishers/*/models/*/versions/*`, or a model, which means its newest version. Without an instance type the quote is
+    """`publishers/*/models/*/versions/*`, `projects/*/models/*/versions/*`, or a model, which means its newest version. Without an instance type the quote is
     for its serverless use; with one it is for that version on that type, and is refused where it does not fit.
     """
     instance_type: _builtins.str

@@ -37,6 +37,8 @@ class _CollectionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Collec
     """Community models; weights are pulled from the hub at deploy."""
     COLLECTION_KIND_IMPORTED: _CollectionKind.ValueType  # 4
     """Taken over from somebody else's catalog as published; its publishers answer for it."""
+    COLLECTION_KIND_OWN: _CollectionKind.ValueType  # 5
+    """Registered by a project and seen by its members only."""
 
 class CollectionKind(_CollectionKind, metaclass=_CollectionKindEnumTypeWrapper):
     """How a model got into the catalog, and who answers for it."""
@@ -51,6 +53,8 @@ COLLECTION_KIND_HUB: CollectionKind.ValueType  # 3
 """Community models; weights are pulled from the hub at deploy."""
 COLLECTION_KIND_IMPORTED: CollectionKind.ValueType  # 4
 """Taken over from somebody else's catalog as published; its publishers answer for it."""
+COLLECTION_KIND_OWN: CollectionKind.ValueType  # 5
+"""Registered by a project and seen by its members only."""
 Global___CollectionKind: _TypeAlias = CollectionKind  # noqa: Y015
 
 class _DeploymentOption:
@@ -403,6 +407,26 @@ class Model(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
@@ -442,8 +466,10 @@ class Model(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     WITHDRAWN_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    ARCHIVE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`publishers/{publisher}/models/{model}`."""
+    """`publishers/{publisher}/models/{model}`, or `projects/{project}/models/{model}` of a project's own."""
     uid: _builtins.str
     """Immutable id."""
     display_name: _builtins.str
@@ -552,6 +578,14 @@ class Model(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When it last changed, UTC."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Label to version id, of a project's own models; `latest` is the newest version that is not archived."""
+
+    @_builtins.property
+    def archive_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when a project's own model is archived, UTC; unset where it is not."""
+
     def __init__(
         self,
         *,
@@ -594,10 +628,12 @@ class Model(_message.Message):
         source: _builtins.str = ...,
         withdrawn: _builtins.bool = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        archive_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "license", b"license", "support", b"support", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "create_time", b"create_time", "license", b"license", "support", b"support", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "card", b"card", "collection", b"collection", "context_tokens", b"context_tokens", "create_time", b"create_time", "deployment_options", b"deployment_options", "display_name", b"display_name", "etag", b"etag", "evaluation", b"evaluation", "featured", b"featured", "fine_tune_tasks", b"fine_tune_tasks", "hub_id", b"hub_id", "industries", b"industries", "inference_tasks", b"inference_tasks", "input_modalities", b"input_modalities", "languages", b"languages", "latest_version", b"latest_version", "license", b"license", "name", b"name", "notes", b"notes", "output_modalities", b"output_modalities", "output_tokens_max", b"output_tokens_max", "parameter_count", b"parameter_count", "release_date", b"release_date", "samples", b"samples", "size_bytes", b"size_bytes", "source", b"source", "sources", b"sources", "stage", b"stage", "summary", b"summary", "support", b"support", "tags", b"tags", "tasks", b"tasks", "training_data_date", b"training_data_date", "uid", b"uid", "update_time", b"update_time", "usability", b"usability", "usability_detail", b"usability_detail", "withdrawn", b"withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "capabilities", b"capabilities", "card", b"card", "collection", b"collection", "context_tokens", b"context_tokens", "create_time", b"create_time", "deployment_options", b"deployment_options", "display_name", b"display_name", "etag", b"etag", "evaluation", b"evaluation", "featured", b"featured", "fine_tune_tasks", b"fine_tune_tasks", "hub_id", b"hub_id", "industries", b"industries", "inference_tasks", b"inference_tasks", "input_modalities", b"input_modalities", "labels", b"labels", "languages", b"languages", "latest_version", b"latest_version", "license", b"license", "name", b"name", "notes", b"notes", "output_modalities", b"output_modalities", "output_tokens_max", b"output_tokens_max", "parameter_count", b"parameter_count", "release_date", b"release_date", "samples", b"samples", "size_bytes", b"size_bytes", "source", b"source", "sources", b"sources", "stage", b"stage", "summary", b"summary", "support", b"support", "tags", b"tags", "tasks", b"tasks", "training_data_date", b"training_data_date", "uid", b"uid", "update_time", b"update_time", "usability", b"usability", "usability_detail", b"usability_detail", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -746,6 +782,10 @@ class ModelVersion(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     WITHDRAWN_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    CREATED_BY_JOB_FIELD_NUMBER: _builtins.int
+    ARCHIVE_TIME_FIELD_NUMBER: _builtins.int
+    PRICE_RESOURCE_FIELD_NUMBER: _builtins.int
+    REGISTERED_BY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`publishers/{publisher}/models/{model}/versions/{version}`."""
     uid: _builtins.str
@@ -766,6 +806,12 @@ class ModelVersion(_message.Message):
     """`collections/{collection}`, repeated from the model."""
     withdrawn: _builtins.bool
     """It left its source and takes no new deployments, repeated from the model."""
+    created_by_job: _builtins.str
+    """The job that made it, of a project's own models; empty for those that were uploaded."""
+    price_resource: _builtins.str
+    """What price lists name for its tokens, such as `ownModels/text-4b`; empty means the model itself."""
+    registered_by: _builtins.str
+    """Who registered it, of a project's own models."""
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Artifact]:
         """Files, ordered by name."""
@@ -830,6 +876,10 @@ class ModelVersion(_message.Message):
     def provider(self) -> _providers_pb2.ProviderTarget:
         """Where an external provider answers for it; unset for versions that are served here. Only services see it."""
 
+    @_builtins.property
+    def archive_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is archived, UTC; unset where it is not."""
+
     def __init__(
         self,
         *,
@@ -858,10 +908,14 @@ class ModelVersion(_message.Message):
         collection: _builtins.str = ...,
         withdrawn: _builtins.bool = ...,
         provider: _providers_pb2.ProviderTarget | None = ...,
+        created_by_job: _builtins.str = ...,
+        archive_time: _timestamp_pb2.Timestamp | None = ...,
+        price_resource: _builtins.str = ...,
+        registered_by: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deprecation_time", b"deprecation_time", "fine_tune_deprecation_time", b"fine_tune_deprecation_time", "fine_tune_hardware", b"fine_tune_hardware", "fine_tune_retirement_time", b"fine_tune_retirement_time", "inference_hardware", b"inference_hardware", "legacy_time", b"legacy_time", "license", b"license", "provider", b"provider", "retire_time", b"retire_time", "serving", b"serving", "support", b"support"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "create_time", b"create_time", "deprecation_time", b"deprecation_time", "fine_tune_deprecation_time", b"fine_tune_deprecation_time", "fine_tune_hardware", b"fine_tune_hardware", "fine_tune_retirement_time", b"fine_tune_retirement_time", "inference_hardware", b"inference_hardware", "legacy_time", b"legacy_time", "license", b"license", "provider", b"provider", "retire_time", b"retire_time", "serving", b"serving", "support", b"support"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "collection", b"collection", "create_time", b"create_time", "deployment_options", b"deployment_options", "deprecation_time", b"deprecation_time", "etag", b"etag", "fine_tune_deprecation_time", b"fine_tune_deprecation_time", "fine_tune_hardware", b"fine_tune_hardware", "fine_tune_retirement_time", b"fine_tune_retirement_time", "inference_hardware", b"inference_hardware", "legacy_time", b"legacy_time", "license", b"license", "name", b"name", "provider", b"provider", "replacement", b"replacement", "retire_time", b"retire_time", "serving", b"serving", "stage", b"stage", "support", b"support", "tasks", b"tasks", "uid", b"uid", "usability", b"usability", "usability_detail", b"usability_detail", "verified", b"verified", "withdrawn", b"withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "artifacts", b"artifacts", "collection", b"collection", "create_time", b"create_time", "created_by_job", b"created_by_job", "deployment_options", b"deployment_options", "deprecation_time", b"deprecation_time", "etag", b"etag", "fine_tune_deprecation_time", b"fine_tune_deprecation_time", "fine_tune_hardware", b"fine_tune_hardware", "fine_tune_retirement_time", b"fine_tune_retirement_time", "inference_hardware", b"inference_hardware", "legacy_time", b"legacy_time", "license", b"license", "name", b"name", "price_resource", b"price_resource", "provider", b"provider", "registered_by", b"registered_by", "replacement", b"replacement", "retire_time", b"retire_time", "serving", b"serving", "stage", b"stage", "support", b"support", "tasks", b"tasks", "uid", b"uid", "usability", b"usability", "usability_detail", b"usability_detail", "verified", b"verified", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1208,7 +1262,7 @@ class GetModelRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     TEXT_FORMAT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`publishers/{publisher}/models/{model}`."""
+    """`publishers/{publisher}/models/{model}`, or `projects/{project}/models/{model}` for its members."""
     text_format: Global___TextFormat.ValueType
     """How `card`, `notes` and `evaluation` are given."""
     def __init__(
@@ -1291,7 +1345,9 @@ class GetModelVersionRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`publishers/{publisher}/models/{model}/versions/{version}`."""
+    """`publishers/*/models/*/versions/*`, or `projects/*/models/*/versions/*` for its members; `versions/latest` is the
+    newest, and a label of a project's own model is what it names.
+    """
     def __init__(
         self,
         *,

@@ -988,7 +988,7 @@ class CreateDeploymentRequest(_message.Message):
     deployment_id: _builtins.str
     """Name: 3 to 32 characters, begins with a letter, lower-case letters, digits and single dashes."""
     model_version: _builtins.str
-    """`publishers/*/models/*/versions/*`; a serverless deployment takes the newest version only."""
+    """`publishers/*/models/*/versions/*`, or the project's own `projects/*/models/*/versions/*`; a serverless deployment takes the newest version only."""
     instance_type: _builtins.str
     """Managed: `instanceTypes/{instance_type}`. Serverless: empty."""
     instance_count: _builtins.int

@@ -32,7 +32,6 @@ TYPES = {
     11: "FP64",
     12: "UINT32",
     13: "UINT64",
-    16: "BF16",
 }
 _EXTERNAL = 1
 
@@ -47,7 +46,7 @@ class OnnxModel:
 
     Attributes:
         inputs, outputs: Name, type and shape of each; -1 for a length that is free, no shape where none is stated.
-        domains: Sets of operators that it names, "" for ONNX's own.
+        domains: Sets of operators that its nodes are of, "" for ONNX's own.
         external_files: Files beside it that hold weights, as it names them.
     """
 
@@ -86,8 +85,6 @@ def read_onnx(file: Buffer) -> OnnxModel:
         elif number == 7:
             has_graph = True
             _read_graph(file, _part(value), model, 0)
-        elif number == 8:
-            model.domains.add(_named(file, _part(value), 1))
         elif number == 25:
             _read_function(file, _part(value), model)
     if not has_graph or not model.ir_version or not model.outputs:
@@ -115,10 +112,9 @@ def _read_graph(file: Buffer, part: tuple[int, int], model: OnnxModel, depth: in
 
 def _read_node(file: Buffer, part: tuple[int, int], model: OnnxModel, depth: int) -> None:
     """Its set of operators, and what its attributes hold: tensors and whole graphs."""
+    model.domains.add(_named(file, part, 7))
     for number, value in _fields(file, *part):
-        if number == 7:
-            model.domains.add(_text(file, _part(value)))
-        elif number == 5:
+        if number == 5:
             for inner, held in _fields(file, *_part(value)):
                 if inner in (5, 10):
                     _read_tensor(file, _part(held), model, is_outermost=False)
@@ -139,8 +135,6 @@ def _read_function(file: Buffer, part: tuple[int, int], model: OnnxModel) -> Non
     for number, value in _fields(file, *part):
         if number == 7:
             _read_node(file, _part(value), model, 1)
-        elif number == 9:
-            model.domains.add(_named(file, _part(value), 1))
         elif number == 10:
             model.own_domains.add(_text(file, _part(value)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -17,6 +19,14 @@ async def acceptance(session: AsyncSession, project_uid: str, digest: str) -> Li
     """A project's acceptance of one text."""
     query = select(LicenseAcceptanceRow).where(_ACCEPTANCE.c.project_uid == project_uid, _ACCEPTANCE.c.digest == digest)
     return (await session.execute(query)).scalar_one_or_none()
+
+
+async def is_accepted(session: AsyncSession, project_uids: Collection[str], digest: str) -> bool:
+    """Whether any of some projects has accepted a text."""
+    query = select(_ACCEPTANCE.c.digest).where(
+        _ACCEPTANCE.c.digest == digest, _ACCEPTANCE.c.project_uid.in_(sorted(project_uids))
+    )
+    return (await session.execute(query.limit(1))).first() is not None
 
 
 async def acceptances_page(

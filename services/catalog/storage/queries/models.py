@@ -139,11 +139,6 @@ async def version_by_uid(session: AsyncSession, uid: str) -> VersionRow | None:
     return (await session.execute(select(VersionRow).where(_VERSION.c.uid == uid))).scalar_one_or_none()
 
 
-async def versions_of(session: AsyncSession, model: str) -> list[VersionRow]:
-    """Every version of a model, in any order."""
-    return list((await session.execute(select(VersionRow).where(_VERSION.c.model == model))).scalars())
-
-
 async def versions(session: AsyncSession, names: Sequence[str]) -> dict[str, VersionRow]:
     """Versions by resource name; those that are not there are left out."""
     found: dict[str, VersionRow] = {}
@@ -166,6 +161,12 @@ async def origins_page(session: AsyncSession, model_name: str, after: str, limit
     )
     if model_name:
         query = query.where(*of_model(model_name))
+    return list((await session.execute(query)).scalars())
+
+
+async def versions_of(session: AsyncSession, model_name: str) -> list[VersionRow]:
+    """Every version of a model, oldest first."""
+    query = select(VersionRow).where(_VERSION.c.model == model_name).order_by(_VERSION.c.position)
     return list((await session.execute(query)).scalars())
 
 

@@ -15,6 +15,13 @@ from services.catalog.storage.tables.models import (
     VersionOriginRow,
     VersionRow,
 )
+from services.catalog.storage.tables.registry import (
+    ContentRow,
+    ProjectContentRow,
+    UploadPartRow,
+    UploadRow,
+    VersionContentRow,
+)
 from services.catalog.storage.tables.sources import (
     SeenDeploymentRow,
     SourceModelRow,
@@ -27,6 +34,7 @@ __all__ = [
     "AnnouncedChangeRow",
     "CatalogTable",
     "CollectionRow",
+    "ContentRow",
     "DatasetRow",
     "InstanceTypeRow",
     "LicenseAcceptanceRow",
@@ -37,6 +45,7 @@ __all__ = [
     "NoticeOverrideRow",
     "PerformanceRunRow",
     "PolicyRow",
+    "ProjectContentRow",
     "PublisherRow",
     "ScenarioRow",
     "ScoreRow",
@@ -45,6 +54,9 @@ __all__ = [
     "SourceModelRow",
     "SourceRow",
     "SyncRunRow",
+    "UploadPartRow",
+    "UploadRow",
+    "VersionContentRow",
     "VersionOriginRow",
     "VersionRow",
 ]

@@ -1,0 +1,1 @@
+"""Raw tensors in and out of an ONNX model."""

@@ -1,0 +1,180 @@
+"""A Triton model repository with one ONNX model: it is served as it is, and takes raw tensors."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.catalog.domain.own.errors import ModelFilesInvalid
+from services.catalog.domain.own.files import OwnFile, Served, rounded_memory
+from services.catalog.domain.own.onnx_folder import check_external, check_operators
+
+ENGINE = "tensors"
+_BACKENDS = ("onnxruntime", "onnxruntime_onnx")
+_BATCH_MAX, _TENSORS_MAX, _DIMENSIONS_MAX = 4096, 100, 16
+# In one request without its batch: more would fit into no message, and the keeper's canary sends as many zeros.
+_ITEMS_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output: Triton's name of its type, such as "FP32", and its shape without the batch."""
+
+    name: str
+    type: str
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TritonConfig:
+    """What is served of a `config.pbtxt`.
+
+    Attributes:
+        backend: "onnxruntime", or what else it names, by `backend` or the older `platform`.
+        foreign: Settings in it that nothing here does, such as "ensemble_scheduling"; empty where all is served.
+    """
+
+    name: str
+    backend: str
+    max_batch_size: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    is_batched_dynamically: bool = False
+    model_file: str = "model.onnx"
+    foreign: tuple[str, ...] = field(default=())
+
+
+def serve_triton_repository(files: Sequence[OwnFile], configurations: Mapping[str, TritonConfig]) -> Served:
+    """How the tensors engine serves the repository: on managed compute only, since raw tensors pass no token meter.
+
+    Raises:
+        ModelFilesInvalid: naming what is missing, or what no engine here does.
+    """
+    if len(configurations) != 1:
+        raise ModelFilesInvalid(
+            f"the repository has {len(configurations)} models; a version has one: register each by itself",
+            field="files",
+        )
+    ((place, config),) = configurations.items()
+    folder = place.rpartition("/")[0]
+    _check_config(folder, config)
+    by_name = {file.name: file for file in files}
+    model = _newest(folder, config, by_name)
+    check_operators(model)
+    weights = check_external(model, by_name)
+    inputs = _tensors(model, "inputs", config.inputs, config.max_batch_size)
+    outputs = _tensors(model, "outputs", config.outputs, config.max_batch_size)
+    if {one["name"] for one in model.facts["inputs"]} != {tensor.name for tensor in inputs}:
+        wanted = ", ".join(one["name"] for one in model.facts["inputs"])
+        raise ModelFilesInvalid(f"{place} does not name every input of {model.name}: {wanted}", field="files")
+    size_bytes = model.size_bytes + sum(by_name[name].size_bytes for name in weights)
+    return Served(
+        serving={
+            "engine": ENGINE,
+            "parameters": {
+                "model_file": model.name,
+                "max_batch_size": str(config.max_batch_size),
+                "dynamic_batching": str(config.is_batched_dynamically).lower(),
+                "inputs": _as_json(inputs),
+                "outputs": _as_json(outputs),
+            },
+            "chat_template": "",
+            "bos_token": "",
+            "eos_token": "",
+            "min_vcpus": 1,
+            "min_memory_bytes": rounded_memory(2 * size_bytes + (256 << 20)),
+            "embedding_dimensions": 0,
+            "context_tokens": 0,
+        },
+        tasks=(),
+        deployment_options=("MANAGED",),
+        price_class="",
+        parameter_count=int(model.facts["parameter_count"]),
+        context_tokens=0,
+    )
+
+
+def _check_config(folder: str, config: TritonConfig) -> None:
+    where = f"{folder or '.'}/config.pbtxt"
+    if config.backend not in _BACKENDS:
+        ran = "code of its own, which is never run here" if config.backend == "python" else "which no engine here runs"
+        raise ModelFilesInvalid(
+            f"{where} names the backend {config.backend[:64]!r}, {ran}; onnxruntime is served", field="files"
+        )
+    if config.foreign:
+        raise ModelFilesInvalid(f"{where} sets {config.foreign[0]}, which nothing here does", field="files")
+    if config.name and folder and config.name != folder.rpartition("/")[2]:
+        raise ModelFilesInvalid(f"{where} names the model {config.name[:64]!r}, and its folder does not", field="files")
+    if not 0 <= config.max_batch_size <= _BATCH_MAX:
+        raise ModelFilesInvalid(
+            f"{where} sets max_batch_size {config.max_batch_size}; 0 to {_BATCH_MAX} are allowed", field="files"
+        )
+
+
+def _newest(folder: str, config: TritonConfig, by_name: Mapping[str, OwnFile]) -> OwnFile:
+    """The model file of the highest version folder."""
+    before = f"{folder}/" if folder else ""
+    found: dict[int, OwnFile] = {}
+    for name, file in by_name.items():
+        version, _, rest = name.removeprefix(before).partition("/")
+        if name.startswith(before) and version.isascii() and version.isdigit() and rest == config.model_file:
+            found[int(version)] = file
+    if not found:
+        raise ModelFilesInvalid(f"{before}1/{config.model_file} is missing: the model of the repository", field="files")
+    newest = found[max(found)]
+    if newest.format != "onnx":
+        raise ModelFilesInvalid(f"{newest.name} is no ONNX model", field="files")
+    return newest
+
+
+def _tensors(model: OwnFile, side: str, stated: Sequence[Tensor], max_batch_size: int) -> list[Tensor]:
+    """As the configuration states them, checked against the model; as the model states them where it leaves them out."""
+    known = {one["name"]: one for one in model.facts[side]}
+    if not stated:
+        stated = [_from_model(model, one, max_batch_size) for one in known.values()]
+    if not 1 <= len(stated) <= _TENSORS_MAX:
+        raise ModelFilesInvalid(f"{model.name} has {len(stated)} {side}; 1 to {_TENSORS_MAX} are served", field="files")
+    for tensor in stated:
+        found = known.get(tensor.name)
+        if found is None:
+            has = ", ".join(sorted(known))
+            raise ModelFilesInvalid(
+                f"config.pbtxt names {tensor.name[:80]!r} among the {side}, and {model.name} has {has}", field="files"
+            )
+        if tensor.type != found["type"]:
+            raise ModelFilesInvalid(
+                f"config.pbtxt says {tensor.name!r} is {tensor.type}, and {model.name} says {found['type'] or 'no tensor'}",
+                field="files",
+            )
+        if len(tensor.dims) > _DIMENSIONS_MAX or not all(one == -1 or one > 0 for one in tensor.dims):
+            raise ModelFilesInvalid(
+                f"{tensor.name!r} has the shape {list(tensor.dims)}; lengths above 0, or -1, are served", field="files"
+            )
+        if (items := math.prod(max(one, 1) for one in tensor.dims)) > _ITEMS_MAX:
+            raise ModelFilesInvalid(
+                f"{tensor.name!r} has {items} items in one request; {_ITEMS_MAX} are served", field="files"
+            )
+        if found["shape"] is not None and len(found["shape"]) != len(tensor.dims) + bool(max_batch_size):
+            raise ModelFilesInvalid(
+                f"config.pbtxt gives {tensor.name!r} the shape {list(tensor.dims)}"
+                f"{' after the batch' if max_batch_size else ''}, and {model.name} has {found['shape']}",
+                field="files",
+            )
+    return list(stated)
+
+
+def _from_model(model: OwnFile, stated: Mapping[str, Any], max_batch_size: int) -> Tensor:
+    if not stated["type"] or stated["shape"] is None:
+        raise ModelFilesInvalid(
+            f"{model.name} does not say the type and shape of {stated['name'][:80]!r}; config.pbtxt has to",
+            field="files",
+        )
+    shape = stated["shape"][1:] if max_batch_size else stated["shape"]
+    return Tensor(stated["name"], stated["type"], tuple(one if one > 0 else -1 for one in shape))
+
+
+def _as_json(tensors: Sequence[Tensor]) -> str:
+    return json.dumps([{"name": one.name, "type": one.type, "dims": list(one.dims)} for one in tensors])
