@@ -55,7 +55,8 @@ class ArtifactServiceServicer:
 
     def SignDownloadUrl(self, request, context):
         """Signs an address from which one file can be downloaded over HTTP for a while, with ranges and without a credential.
-        NOT_FOUND (MODEL_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (WEIGHTS_NOT_OFFERED, WEIGHTS_NOT_HERE).
+        NOT_FOUND (MODEL_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (WEIGHTS_NOT_OFFERED, WEIGHTS_NOT_HERE, and
+        LICENSE_NOT_ACCEPTED until a project of the caller has accepted a licence that asks for it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,8 @@ class ArtifactServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ArtifactServiceAsyncStub: ...
     SignDownloadUrl: _grpc.UnaryUnaryMultiCallable[_artifacts_pb2.SignDownloadUrlRequest, _artifacts_pb2.DownloadUrl]
     """Signs an address from which one file can be downloaded over HTTP for a while, with ranges and without a credential.
-    NOT_FOUND (MODEL_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (WEIGHTS_NOT_OFFERED, WEIGHTS_NOT_HERE).
+    NOT_FOUND (MODEL_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (WEIGHTS_NOT_OFFERED, WEIGHTS_NOT_HERE, and
+    LICENSE_NOT_ACCEPTED until a project of the caller has accepted a licence that asks for it).
     """
     DownloadArtifact: _grpc.UnaryStreamMultiCallable[_artifacts_pb2.DownloadArtifactRequest, _artifacts_pb2.DownloadArtifactResponse]
     """Streams one file from an offset on, in order; refused like SignDownloadUrl, and with RESOURCE_EXHAUSTED
@@ -53,7 +54,8 @@ class ArtifactServiceAsyncStub(ArtifactServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SignDownloadUrl: _aio.UnaryUnaryMultiCallable[_artifacts_pb2.SignDownloadUrlRequest, _artifacts_pb2.DownloadUrl]  # type: ignore[assignment]
     """Signs an address from which one file can be downloaded over HTTP for a while, with ranges and without a credential.
-    NOT_FOUND (MODEL_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (WEIGHTS_NOT_OFFERED, WEIGHTS_NOT_HERE).
+    NOT_FOUND (MODEL_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (WEIGHTS_NOT_OFFERED, WEIGHTS_NOT_HERE, and
+    LICENSE_NOT_ACCEPTED until a project of the caller has accepted a licence that asks for it).
     """
     DownloadArtifact: _aio.UnaryStreamMultiCallable[_artifacts_pb2.DownloadArtifactRequest, _artifacts_pb2.DownloadArtifactResponse]  # type: ignore[assignment]
     """Streams one file from an offset on, in order; refused like SignDownloadUrl, and with RESOURCE_EXHAUSTED
@@ -72,7 +74,8 @@ class ArtifactServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_artifacts_pb2.DownloadUrl, _abc.Awaitable[_artifacts_pb2.DownloadUrl]]:
         """Signs an address from which one file can be downloaded over HTTP for a while, with ranges and without a credential.
-        NOT_FOUND (MODEL_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (WEIGHTS_NOT_OFFERED, WEIGHTS_NOT_HERE).
+        NOT_FOUND (MODEL_NOT_FOUND, ARTIFACT_NOT_FOUND), FAILED_PRECONDITION (WEIGHTS_NOT_OFFERED, WEIGHTS_NOT_HERE, and
+        LICENSE_NOT_ACCEPTED until a project of the caller has accepted a licence that asks for it).
         """
 
     @_abc_1.abstractmethod
