@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from modelyard.catalog.v1 import (
     artifacts_pb2_grpc,
@@ -34,15 +36,10 @@ from chassis.rpc.client import token_from_file
 from chassis.rpc.dead_letters import DeadLetterServicer
 from chassis.secret_files import SecretFiles
 from chassis.service import ServiceContext, write_atomically
-from engines.architectures import RUN_BY
+from services.catalog import limits
 from services.catalog.artifacts.sources import STORE, ByteSources, StoredFiles, WheelFiles
-from services.catalog.artifacts.store import ArtifactStore, StoreSettings
+from services.catalog.artifacts.store import ArtifactStore
 from services.catalog.domain.downloads import UrlSigner
-from services.catalog.domain.lifecycle import Notice
-from services.catalog.domain.own.describe import ServingLimits
-from services.catalog.domain.own.rules import OwnLimits
-from services.catalog.domain.search import Limits
-from services.catalog.domain.uploads import UploadLimits
 from services.catalog.events.consumed import deployment_changed
 from services.catalog.http.app import create_app
 from services.catalog.rpc.artifacts import ArtifactServicer
@@ -61,22 +58,20 @@ from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.rpc.sources import SourceServicer
 from services.catalog.settings import CatalogSettings
 from services.catalog.sources.hub.adapter import hub_adapters
-from services.catalog.sources.hub.client import HubBounds
-from services.catalog.sources.hub.hub import HubLimits, HubSource
+from services.catalog.sources.hub.hub import HubSource
 from services.catalog.sources.hub.hubs import HUB, Hubs
 from services.catalog.sources.interface import AdapterFactory
 from services.catalog.sources.packages import PackageStore
-from services.catalog.sources.provider import ListingBounds, provider_adapters
+from services.catalog.sources.provider import provider_adapters
 from services.catalog.storage.queries.models import newest_create_time
 from services.catalog.storage.tables import CHASSIS
 from services.catalog.usecases.check_uploads import UploadChecker
 from services.catalog.usecases.downloads import DownloadReader
 from services.catalog.usecases.learn_prices import watch_prices
 from services.catalog.usecases.lifecycle import watch_dates
-from services.catalog.usecases.project_search import ProjectionLimits, SearchProjection
-from services.catalog.usecases.search_models import NearLimits
+from services.catalog.usecases.project_search import SearchProjection
 from services.catalog.usecases.sync_content import sync_content
-from services.catalog.usecases.sync_sources import Syncer, SyncLimits
+from services.catalog.usecases.sync_sources import Syncer
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 PACKAGE = "modelyard.catalog.v1"
@@ -89,12 +84,12 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     async with database.reader() as session:
         check_not_behind(clock, await newest_create_time(session), settings.clock_behind_s_max)
     packages = PackageStore(settings.packages_dir or settings.data_dir / "packages")
-    notice = Notice(settings.legacy_notice_days, settings.deprecated_notice_days)
+    notice = limits.notice(settings)
     await sync_content(database, clock, settings.content_dir, packages, notice)
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "catalog")
     directory = BucketRoleDirectory(bus, arrive_s=settings.access_arrive_s)
     context.spawn(directory.watch.run(), "roles")
-    projection = SearchProjection(database, clock, settings.data_dir / "search", _projection_limits(settings))
+    projection = SearchProjection(database, clock, settings.data_dir / "search", limits.projection_limits(settings))
     await projection.open()
     await projection.catch_up(settings.search_start_s_max)
     context.spawn(OutboxRelay(database, bus, clock).run(), "outbox relay")
@@ -102,7 +97,6 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     context.spawn(
         Consumer(bus, database, clock, "DEPLOY", "catalog-deployments", deployment_changed).run(), "deployments"
     )
-    dead_letters = DeadLetterServicer(database, clock, Handlers({"catalog-deployments": deployment_changed}))
     dates = watch_dates(database, clock, settings.lifecycle_check_s, settings.announce_days)
     context.spawn(dates, "lifecycle")
 
@@ -111,8 +105,8 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     deploy = service_channel(settings.deploy_address, credential)
     access = AccessPolicy(TokenVerifier.from_settings(settings), directory)
     naming = Naming(access)
-    store = ArtifactStore(_store_settings(settings))
-    hubs = _hubs(settings)
+    store = ArtifactStore(limits.store_settings(settings))
+    hubs = Hubs(SecretFiles(settings.source_keys_dir), limits.hub_bounds(settings), limits.hub_limits(settings))
     sources = ByteSources({"file": WheelFiles(), STORE: StoredFiles(store), HUB: hubs})
     reader = DownloadReader(sources, running_max=settings.downloads_max)
     signer = UrlSigner(_download_key(settings))
@@ -123,66 +117,42 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
         connections_max=settings.connections_max,
     )
     http_url = settings.http_url.rstrip("/") or http.url
-    servicer = CatalogServicer(database, clock, naming)
-    artifacts = ArtifactServicer(database, clock, naming, signer, reader, directory.projects_of, http_url=http_url)
-    code_samples = CodeSampleServicer(database, naming, settings.content_dir / "code_samples")
+    code_samples = settings.content_dir / "code_samples"
     neighbours = Neighbours(billing, deploy)
-    context.spawn(
-        watch_prices(database, neighbours.token_prices, settings.prices_poll_s),
-        "prices",
-    )
-    benchmarks = BenchmarkServicer(database, clock, neighbours)
+    context.spawn(watch_prices(database, neighbours.token_prices, settings.prices_poll_s), "prices")
+    dead_letters = DeadLetterServicer(database, clock, Handlers({"catalog-deployments": deployment_changed}))
+    source_hub = hubs.open(HubSource(settings.hub_endpoint, settings.hub_key_reference))
     search = SearchServicer(
         database,
         clock,
         projection,
         directory.projects_of,
-        _search_limits(settings),
-        NearLimits(settings.search_near_below, settings.search_near_max),
+        limits.search_limits(settings),
+        limits.near_limits(settings),
     )
     governance = GovernanceServicer(database, clock, naming, neighbours, policy_entries_max=settings.policy_entries_max)
     served = [
-        ServedService(f"{PACKAGE}.CatalogService", catalog_pb2_grpc.add_CatalogServiceServicer_to_server, servicer),
-        ServedService(
-            f"{PACKAGE}.ArtifactService", artifacts_pb2_grpc.add_ArtifactServiceServicer_to_server, artifacts
+        _served(catalog_pb2_grpc, "CatalogService", CatalogServicer(database, clock, naming)),
+        _served(
+            artifacts_pb2_grpc,
+            "ArtifactService",
+            ArtifactServicer(database, clock, naming, signer, reader, directory.projects_of, http_url=http_url),
         ),
-        ServedService(
-            f"{PACKAGE}.BenchmarkService", benchmarks_pb2_grpc.add_BenchmarkServiceServicer_to_server, benchmarks
-        ),
-        ServedService(
-            f"{PACKAGE}.CodeSampleService",
-            code_samples_pb2_grpc.add_CodeSampleServiceServicer_to_server,
-            code_samples,
-        ),
-        ServedService(
-            f"{PACKAGE}.GovernanceService",
-            governance_pb2_grpc.add_GovernanceServiceServicer_to_server,
-            governance,
-        ),
-        ServedService(
-            f"{PACKAGE}.LifecycleService",
-            lifecycle_pb2_grpc.add_LifecycleServiceServicer_to_server,
-            LifecycleServicer(database, clock),
-        ),
-        ServedService(
-            f"{PACKAGE}.ImportService",
-            imports_pb2_grpc.add_ImportServiceServicer_to_server,
-            ImportServicer(database, clock, settings),
-        ),
-        ServedService(f"{PACKAGE}.SearchService", search_pb2_grpc.add_SearchServiceServicer_to_server, search),
-        ServedService(
-            f"{PACKAGE}.HubService",
-            hub_pb2_grpc.add_HubServiceServicer_to_server,
-            HubServicer(database, clock, hubs.open(HubSource(settings.hub_endpoint, settings.hub_key_reference))),
-        ),
-        ServedService(
-            f"{PACKAGE}.InstallService",
-            installs_pb2_grpc.add_InstallServiceServicer_to_server,
+        _served(benchmarks_pb2_grpc, "BenchmarkService", BenchmarkServicer(database, clock, neighbours)),
+        _served(code_samples_pb2_grpc, "CodeSampleService", CodeSampleServicer(database, naming, code_samples)),
+        _served(governance_pb2_grpc, "GovernanceService", governance),
+        _served(lifecycle_pb2_grpc, "LifecycleService", LifecycleServicer(database, clock)),
+        _served(imports_pb2_grpc, "ImportService", ImportServicer(database, clock, settings)),
+        _served(search_pb2_grpc, "SearchService", search),
+        _served(hub_pb2_grpc, "HubService", HubServicer(database, clock, source_hub)),
+        _served(
+            installs_pb2_grpc,
+            "InstallService",
             InstallServicer(database, clock, settings.content_dir, packages, notice),
         ),
+        _served(sources_pb2_grpc, "SourceService", _sources(context, database, settings, hubs)),
+        _served(registry_pb2_grpc, "RegistryService", _registry(context, database, settings, store)),
         dead_letters.served(),
-        _sources(context, database, settings, hubs),
-        _registry(context, database, settings, store),
     ]
     server = RpcServer.from_settings(settings, served, access)
     await server.start()
@@ -202,42 +172,16 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
         await database.dispose()
 
 
-def _hubs(settings: CatalogSettings) -> Hubs:
-    bounds = HubBounds(settings.hub_timeout_s, settings.hub_attempts_max, wait_s_max=settings.hub_wait_s_max)
-    limits = HubLimits(
-        models_max=settings.hub_models_max,
-        card_bytes_max=settings.hub_card_bytes_max,
-        small_file_bytes_max=settings.hub_small_file_bytes_max,
-        head_bytes_max=settings.hub_head_bytes_max,
-        context_tokens_max=settings.hub_context_tokens_max,
-        slots=settings.hub_slots,
-    )
-    return Hubs(SecretFiles(settings.source_keys_dir), bounds, limits)
+def _served(contract: ModuleType, name: str, servicer: Any) -> ServedService:
+    """A servicer as one of the catalog's services; its contract's module says how it is added."""
+    return ServedService(f"{PACKAGE}.{name}", getattr(contract, f"add_{name}Servicer_to_server"), servicer)
 
 
 def _registry(
     context: ServiceContext, database: Database, settings: CatalogSettings, store: ArtifactStore
-) -> ServedService:
+) -> RegistryServicer:
     """Projects' own models, and what looks at the files they upload."""
-    uploads = UploadLimits(
-        file_bytes_max=settings.upload_bytes_max,
-        part_bytes_max=settings.upload_part_bytes_max,
-        open_max=settings.uploads_open_max,
-        project_bytes_max=settings.project_bytes_max,
-        idle_s=settings.upload_idle_s,
-        unused_s=settings.unused_file_keep_s,
-    )
-    own = OwnLimits(
-        models_max=settings.project_models_max,
-        versions_max=settings.model_versions_max,
-        files_max=settings.version_files_max,
-    )
-    serving = ServingLimits(
-        run_by=RUN_BY,
-        context_tokens=settings.own_context_tokens,
-        context_tokens_max=settings.own_context_tokens_max,
-        slots=settings.own_slots,
-    )
+    uploads = limits.upload_limits(settings)
     checker = UploadChecker(
         database,
         context.clock,
@@ -248,20 +192,27 @@ def _registry(
         checks_max=settings.upload_checks_max,
     )
     context.spawn(checker.run(), "uploads")
-    return ServedService(
-        f"{PACKAGE}.RegistryService",
-        registry_pb2_grpc.add_RegistryServiceServicer_to_server,
-        RegistryServicer(database, context.clock, store, checker, uploads, own, serving),
-    )
+    own, serving = limits.own_limits(settings), limits.serving_limits(settings)
+    return RegistryServicer(database, context.clock, store, checker, uploads, own, serving)
 
 
-def _store_settings(settings: CatalogSettings) -> StoreSettings:
-    return StoreSettings(
-        url=settings.store_url or (settings.data_dir / "artifacts").absolute().as_uri(),
-        s3_endpoint=settings.s3_endpoint,
-        s3_region=settings.s3_region,
-        s3_credential_file=settings.s3_credential_file,
-        request_s_max=settings.store_request_s_max,
+def _sources(context: ServiceContext, database: Database, settings: CatalogSettings, hubs: Hubs) -> SourceServicer:
+    """Begin to sync configured sources; what configures them."""
+    keys = SecretFiles(settings.source_keys_dir)
+    # By kind, as the contract names them.
+    adapters: dict[str, AdapterFactory] = {
+        "provider": provider_adapters(keys, limits.provider_bounds(settings), proxy=settings.sources_proxy),
+        "hub": hub_adapters(hubs, settings.hub_endpoint, models_max=settings.hub_models_max),
+    }
+    syncer = Syncer(database, context.clock, adapters, limits.sync_limits(settings))
+    context.spawn(syncer.run(), "sources")
+    return SourceServicer(
+        database,
+        context.clock,
+        syncer,
+        adapters,
+        insecure=settings.sources_insecure,
+        preview_models_max=settings.preview_models_max,
     )
 
 
@@ -271,60 +222,3 @@ def _download_key(settings: CatalogSettings) -> bytes:
     if not path.exists() and settings.download_key_file is None:
         write_atomically(path, secrets.token_hex(32))
     return path.read_bytes()
-
-
-def _search_limits(settings: CatalogSettings) -> Limits:
-    return Limits(
-        query_length_max=settings.search_query_length_max,
-        words_max=settings.search_words_max,
-        filters_max=settings.search_filters_max,
-        filter_values_max=settings.search_filter_values_max,
-        facet_values_max=settings.search_facet_values_max,
-    )
-
-
-def _projection_limits(settings: CatalogSettings) -> ProjectionLimits:
-    return ProjectionLimits(
-        poll_s=settings.search_poll_s,
-        batch_models=settings.search_batch_models,
-        commit_models=settings.search_commit_models,
-        commit_s=settings.search_commit_s,
-        card_length_max=settings.search_card_length_max,
-        rebuild_s_min=settings.search_rebuild_s_min,
-        threads=settings.search_threads,
-        heap_bytes=settings.search_writer_bytes_max,
-    )
-
-
-def _sources(context: ServiceContext, database: Database, settings: CatalogSettings, hubs: Hubs) -> ServedService:
-    """Begin to sync configured sources; the service that configures them."""
-    bounds = ListingBounds(
-        bytes_max=settings.provider_page_bytes_max,
-        models_max=settings.provider_models_max,
-        s_max=settings.provider_list_s_max,
-    )
-    keys = SecretFiles(settings.source_keys_dir)
-    # By kind, as the contract names them.
-    adapters: dict[str, AdapterFactory] = {
-        "provider": provider_adapters(keys, bounds, proxy=settings.sources_proxy),
-        "hub": hub_adapters(hubs, settings.hub_endpoint, models_max=settings.hub_models_max),
-    }
-    limits = SyncLimits(
-        check_s=settings.sources_check_s,
-        syncs_max=settings.syncs_max,
-        lease_s=settings.sync_lease_s,
-        run_s_max=settings.sync_s_max,
-        runs_kept=settings.sync_runs_kept,
-        withdrawn_keep_s=settings.withdrawn_keep_s,
-    )
-    syncer = Syncer(database, context.clock, adapters, limits)
-    context.spawn(syncer.run(), "sources")
-    servicer = SourceServicer(
-        database,
-        context.clock,
-        syncer,
-        adapters,
-        insecure=settings.sources_insecure,
-        preview_models_max=settings.preview_models_max,
-    )
-    return ServedService(f"{PACKAGE}.SourceService", sources_pb2_grpc.add_SourceServiceServicer_to_server, servicer)

@@ -138,15 +138,6 @@ class CatalogSettings(ServiceSettings):
     provider_page_bytes_max: int = 8 * 1024 * 1024
     # Longest reading of a provider's list, seconds.
     provider_list_s_max: float = 60.0
-
-    @field_validator("hub_endpoint")
-    @classmethod
-    def _base_url(cls, url: str) -> str:
-        try:
-            return check_base_url(url)
-        except WebAddressRefused as refused:
-            raise ValueError(str(refused)) from None
-
     # One file that a project uploads, and one part of it, bytes.
     upload_bytes_max: int = UploadLimits.file_bytes_max
     upload_part_bytes_max: int = UploadLimits.part_bytes_max
@@ -169,3 +160,11 @@ class CatalogSettings(ServiceSettings):
     own_context_tokens: int = 2048
     own_context_tokens_max: int = 131_072
     own_slots: int = 8
+
+    @field_validator("hub_endpoint")
+    @classmethod
+    def _base_url(cls, url: str) -> str:
+        try:
+            return check_base_url(url)
+        except WebAddressRefused as refused:
+            raise ValueError(str(refused)) from None

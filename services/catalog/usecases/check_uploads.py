@@ -96,8 +96,9 @@ class UploadChecker:
             path = self._folder / row.uid
             try:
                 decided = await self._decide(row, path)
-            except StoreUnavailable as away:
-                log.warning("an upload waits", upload=upload_uid, why=away.message)
+            except (StoreUnavailable, OSError) as away:
+                # Also where this machine's disk is full: the file is looked at again when there is room.
+                log.warning("an upload waits", upload=upload_uid, why=f"{type(away).__name__}: {away}")
                 return False
             finally:
                 path.unlink(missing_ok=True)

@@ -364,6 +364,18 @@ async def test_a_store_that_is_away_is_waited_for(registry: Registry, store: Fau
     assert (await registry.get(upload)).state == STORED
 
 
+async def test_a_disk_that_takes_nothing_is_waited_for(registry: Registry, tmp_path: Path) -> None:
+    """It ends neither the check nor the service; the upload is looked at when there is room again."""
+    upload = await registry.begin(DATA[:8])
+    await registry.send(upload, 0, DATA[:8])
+    (tmp_path / "checks").rename(tmp_path / "away")
+    assert await registry.checker.check_some() == 0
+    assert (await registry.get(upload)).state == CHECKING
+    (tmp_path / "away").rename(tmp_path / "checks")
+    assert await registry.checker.check_some() == 1
+    assert (await registry.get(upload)).state == STORED
+
+
 async def test_one_process_checks_an_upload(registry: Registry, store: FaultyStore, tmp_path: Path) -> None:
     """While it does, another one leaves it alone."""
     other = Registry(registry.database, store, tmp_path / "others", LIMITS)
