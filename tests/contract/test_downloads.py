@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx2
 import pytest
 import pytest_asyncio
-from modelyard.catalog.v1 import artifacts_pb2, catalog_pb2
+from modelyard.catalog.v1 import artifacts_pb2, catalog_pb2, governance_pb2
+from modelyard.type.v1 import access_pb2
 from modelyard_client import Modelyard, ModelyardError, download_artifact
 
 from tests.infra.platform import PlatformUnderTest
@@ -19,26 +20,45 @@ MANAGED = catalog_pb2.DEPLOYMENT_OPTION_MANAGED
 
 
 @pytest_asyncio.fixture(scope="module")
-async def user(platform: PlatformUnderTest) -> Modelyard:
+async def nobody(platform: PlatformUnderTest) -> Modelyard:
     """Anybody with a valid token and no role anywhere."""
     return await platform.client_of("nobody")
 
 
 @pytest_asyncio.fixture(scope="module")
-async def versions(user: Modelyard) -> list[catalog_pb2.ModelVersion]:
-    """Every version of every model."""
-    found: list[catalog_pb2.ModelVersion] = []
-    models = catalog_pb2.ListModelsRequest(page_size=1000)
+async def models(nobody: Modelyard) -> list[catalog_pb2.Model]:
+    """Every model."""
+    found: list[catalog_pb2.Model] = []
+    request = catalog_pb2.ListModelsRequest(page_size=1000)
     while True:
-        page = await user.catalog.ListModels(models)
-        for model in page.models:
-            listed = await user.catalog.ListModelVersions(
-                catalog_pb2.ListModelVersionsRequest(parent=model.name, page_size=1000)
-            )
-            found += listed.model_versions
+        page = await nobody.catalog.ListModels(request)
+        found += page.models
         if not page.next_page_token:
             return found
-        models.page_token = page.next_page_token
+        request.page_token = page.next_page_token
+
+
+@pytest_asyncio.fixture(scope="module")
+async def versions(nobody: Modelyard, models: list[catalog_pb2.Model]) -> list[catalog_pb2.ModelVersion]:
+    """Every version of every model."""
+    found: list[catalog_pb2.ModelVersion] = []
+    for model in models:
+        request = catalog_pb2.ListModelVersionsRequest(parent=model.name, page_size=1000)
+        found += (await nobody.catalog.ListModelVersions(request)).model_versions
+    return found
+
+
+@pytest_asyncio.fixture(scope="module")
+async def user(platform: PlatformUnderTest, models: list[catalog_pb2.Model]) -> Modelyard:
+    """A reader in a project that has accepted every licence that asks for it."""
+    project = await platform.new_project((access_pb2.ROLE_READER,))
+    for model in models:
+        if model.license.acceptance_required:
+            request = governance_pb2.AcceptLicenseRequest(
+                parent=project.name, model=model.name, digest=model.license.digest
+            )
+            await platform.admin.governance.AcceptLicense(request)
+    return await platform.client_of(project.members[access_pb2.ROLE_READER])
 
 
 def offered(versions: list[catalog_pb2.ModelVersion]) -> list[catalog_pb2.ModelVersion]:
@@ -96,6 +116,20 @@ async def test_it_downloads_over_grpc_and_goes_on_where_it_was(
         again = await download_artifact(user, version.name, artifact, folder)
         assert again.received_bytes == artifact.size_bytes - half
         assert hashlib.sha256(again.path.read_bytes()).hexdigest() == artifact.sha256
+
+
+async def test_a_licence_that_asks_for_acceptance_is_asked_for(
+    nobody: Modelyard, models: list[catalog_pb2.Model], versions: list[catalog_pb2.ModelVersion]
+) -> None:
+    """Who has accepted it in no project gets no file of the model, in neither way."""
+    asking = {model.name for model in models if model.license.acceptance_required}
+    kept = [one for one in offered(versions) if one.name.partition("/versions/")[0] in asking]
+    assert kept
+    for version in kept:
+        assert await refusal(nobody, version.name, version.artifacts[0].name) == (
+            "FAILED_PRECONDITION",
+            "LICENSE_NOT_ACCEPTED",
+        )
 
 
 async def test_serverless_only_versions_give_no_weights_out(
