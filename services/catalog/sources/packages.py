@@ -168,7 +168,7 @@ class PackageStore:
                 pip.kill()
             _, said = await talking
         if pip.returncode:
-            raise InstallFailed(f"pip did not fetch the wheels: {_last_error(said)}")
+            raise InstallFailed(f"pip did not fetch the wheels: {_last_error(said) or f'exit status {pip.returncode}'}")
 
     def _unpack(self, wheel: Path, staging: Path) -> None:
         """Into a folder of its own, which then appears under its name at once."""
@@ -220,4 +220,4 @@ def _size_of(folder: Path) -> int:
 def _last_error(said: bytes) -> str:
     lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (errors or lines or ["it said nothing"])[-1][:300]
+    return (errors or lines or [""])[-1][:300]

@@ -175,7 +175,7 @@ async def test_a_client_that_hangs_up_without_streaming_ends_the_work_too(
 ) -> None:
     request_id = new_uid()
     with pytest.raises(openai.APITimeoutError):
-        await client.with_options(timeout=0.5).chat.completions.create(
+        await client.with_options(timeout=1.5).chat.completions.create(
             **{**ENDLESS, "stream": False}, extra_headers={"x-request-id": request_id}
         )
     billed = await data_path.billed(request_id)
