@@ -21,6 +21,7 @@ from chassis.telemetry import observe
 from services.inference.access.keys import KeyDirectory
 from services.inference.access.routes import RouteDirectory
 from services.inference.backends.provider import ProviderBackend, ProviderLimits
+from services.inference.backends.templates import TemplateLimits, TemplateProcesses
 from services.inference.backends.triton import TritonBackend
 from services.inference.http.app import create_app
 from services.inference.http.model_page import ModelPage
@@ -76,7 +77,14 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
             proxy=settings.provider_proxy,
         ),
     )
-    calls = Calls(routes, journal, backend, providers, clock, CallLimits(settings.call_s_max))
+    templates = TemplateProcesses(
+        TemplateLimits(
+            processes_max=settings.template_processes_max,
+            render_s_max=settings.template_render_s_max,
+            memory_bytes_max=settings.template_memory_bytes_max,
+        )
+    )
+    calls = Calls(routes, journal, backend, providers, templates, clock, CallLimits(settings.call_s_max))
 
     _observe(journal, routes, keys)
 
@@ -152,6 +160,7 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
         journal.close()
         await backend.close()
         await providers.close()
+        await templates.close()
         for channel in (catalog, billing, deploy):
             await channel.close()
         await bus.close()

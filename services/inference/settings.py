@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ServiceSettings
+from services.inference.backends.templates import TemplateLimits
 from services.inference.usecases.trials import TrialLimits
 
 
@@ -39,6 +40,11 @@ class InferenceSettings(ServiceSettings):
     trial_output_tokens_max: int = TrialLimits.output_tokens_max
     # Longest wait for an instance to try a model on, seconds.
     trial_start_s_max: float = TrialLimits.start_s_max
+    # Chat templates of hubs' and projects' models are rendered apart: prompts at once, the longest time for one, seconds,
+    # and the memory of one process, bytes.
+    template_processes_max: int = TemplateLimits.processes_max
+    template_render_s_max: float = TemplateLimits.render_s_max
+    template_memory_bytes_max: int = TemplateLimits.memory_bytes_max
     # How long routes and keys serve without being confirmed, seconds.
     routes_stale_s_max: float = 86_400.0
 

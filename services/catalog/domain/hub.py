@@ -209,6 +209,7 @@ def serve_gguf(
         "engine": "llamacpp",
         "parameters": {"context_tokens": str(context_tokens), "slots": str(slots)},
         "chat_template": facts.chat_template,
+        "untrusted_template": bool(facts.chat_template),
         "bos_token": facts.bos_token,
         "eos_token": facts.eos_token,
         "min_vcpus": 1,

@@ -13,6 +13,13 @@ class KeyInvalid(Problem):
     reason = "KEY_INVALID"
 
 
+class TemplatesBusy(Problem):
+    """As many chat templates of hubs and projects are rendered as may be at once."""
+
+    code = Code.UNAVAILABLE
+    reason = "TEMPLATES_BUSY"
+
+
 class ModelNotCallable(Problem):
     """The key may call no such endpoint or deployment, or there is none: both answer alike."""
 

@@ -170,7 +170,7 @@ class _Api:
     async def chat(self, request: Request) -> Response:
         key = await self._key(request)
         body = read_chat(await self._body(request))
-        generation = self._calls.chat(key, body.model, messages_of(body), body.sampling())
+        generation = await self._calls.chat(key, body.model, messages_of(body), body.sampling())
         if body.stream:
             events = _chat_events(generation, body.model, with_running_usage=body.wants_running_usage)
             return EventStream(events, lambda: _instance(generation.instance_uid))

@@ -85,7 +85,7 @@ class InferenceServicer(KeyedServicer, inference_pb2_grpc.InferenceServiceServic
             stop=tuple(request.stop),
         )
         messages = [Message(message.role, message.content) for message in request.messages]
-        generation = self._calls.chat(self.key(), request.model, messages, sampling)
+        generation = await self._calls.chat(self.key(), request.model, messages, sampling)
         async with aclosing(generation.pieces()) as pieces:
             async for text in pieces:
                 yield inference_pb2.ChatCompletionResponse(id=generation.id, text=text)

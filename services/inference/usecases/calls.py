@@ -19,6 +19,7 @@ from chassis.telemetry import get_logger, request_id, span, traceparent
 from chassis.timestamps import timestamp
 from services.inference.access.routes import Destination, RouteDirectory
 from services.inference.backends.provider import ProviderBackend
+from services.inference.backends.templates import TemplateProcesses
 from services.inference.backends.triton import EMBED_ROWS_MAX, TritonBackend, named_outputs, sum_of
 from services.inference.domain.calls import (
     INPUTS_MAX,
@@ -72,6 +73,7 @@ class Calls:
         journal: Journal,
         backend: TritonBackend,
         providers: ProviderBackend,
+        templates: TemplateProcesses,
         clock: Clock,
         limits: CallLimits,
     ) -> None:
@@ -79,12 +81,13 @@ class Calls:
         self.journal = journal
         self.backend = backend
         self.providers = providers
+        self.templates = templates
         self.clock = clock
         self.limits = limits
         # Set when the service stops: calls that are cut from then on were cut by us.
         self.stopping = False
 
-    def chat(
+    async def chat(
         self, key: routes_pb2.KeyAccess, model: str, messages: Sequence[Message], sampling: Sampling
     ) -> Generation:
         """Admit a chat completion.
@@ -103,13 +106,16 @@ class Calls:
                 destination,
                 lambda call: self.providers.generate(deployment.provider, call.id, messages, sampling),
             )
-        serving = deployment.serving
-        prompt = render_prompt(
-            serving.chat_template, messages, bos_token=serving.bos_token, eos_token=serving.eos_token
-        )
+        prompt = await self._prompt(deployment.serving, messages)
         return Generation(
             self, key, destination, lambda call: self._generate_on_one(call, destination, prompt, sampling)
         )
+
+    async def _prompt(self, serving: catalog_pb2.Serving, messages: Sequence[Message]) -> str:
+        words = {"bos_token": serving.bos_token, "eos_token": serving.eos_token}
+        if serving.untrusted_template:
+            return await self.templates.render(serving.chat_template, messages, **words)
+        return render_prompt(serving.chat_template, messages, **words)
 
     def _generate_on_one(
         self, call: Generation, destination: Destination, prompt: str, sampling: Sampling

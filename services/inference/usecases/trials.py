@@ -154,7 +154,7 @@ class Trials:
 
     async def _chat(self, key: routes_pb2.KeyAccess, endpoint: str, text: str) -> AsyncGenerator[TrialPiece, None]:
         sampling = Sampling(max_tokens=self.limits.output_tokens_max)
-        generation = self.calls.chat(key, endpoint, [Message("user", text)], sampling)
+        generation = await self.calls.chat(key, endpoint, [Message("user", text)], sampling)
         async with aclosing(generation.pieces()) as pieces:
             async for said in pieces:
                 yield TrialPiece(text=said)

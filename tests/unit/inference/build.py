@@ -18,6 +18,7 @@ from tritonclient.grpc import service_pb2
 from services.inference.access.keys import KeyDirectory
 from services.inference.access.routes import RouteDirectory
 from services.inference.backends.provider import ProviderBackend, ProviderLimits
+from services.inference.backends.templates import TemplateLimits, TemplateProcesses
 from services.inference.backends.triton import TritonBackend
 from services.inference.domain.output import Embedded, Piece
 from services.inference.journal.journal import Journal, JournalLimits
@@ -192,11 +193,13 @@ async def calls_with(
     bus.tell("routes", "endpoint-chat", a_route())
     bus.tell("routes", "endpoint-far", a_route("far", a_deployment(targets=[], provider=a_provider())))
     providers = ProviderBackend(provider_keys(folder), ProviderLimits(), transport=provider)
-    calls = Calls(routes, journal, backend, providers, clock, CallLimits(call_s_max))
+    templates = TemplateProcesses(TemplateLimits())
+    calls = Calls(routes, journal, backend, providers, templates, clock, CallLimits(call_s_max))
     try:
         yield SimpleNamespace(calls=calls, journal=journal, backend=backend, bus=bus, key=a_key(), clock=clock)
     finally:
         await providers.close()
+        await templates.close()
         journal.close()
 
 

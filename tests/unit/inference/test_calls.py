@@ -10,6 +10,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from modelyard.catalog.v1 import catalog_pb2
 from modelyard.type.v1 import money_pb2, usage_pb2
 from tritonclient.grpc import service_pb2
 
@@ -37,8 +38,8 @@ COMPLETED, CANCELLED, INTERRUPTED, FAILED, TIMED_OUT = (
 )
 
 
-def a_chat(setup: SimpleNamespace) -> Generation:
-    return setup.calls.chat(setup.key, "chat", HELLO, Sampling())  # type: ignore[no-any-return]
+async def a_chat(setup: SimpleNamespace) -> Generation:
+    return await setup.calls.chat(setup.key, "chat", HELLO, Sampling())  # type: ignore[no-any-return]
 
 
 async def read(generation: Generation) -> list[str]:
@@ -55,7 +56,7 @@ async def settled(setup: SimpleNamespace, seq: int = 1) -> tuple[int, int, int]:
 
 async def test_a_whole_answer_is_billed_as_counted(tmp_path: Path) -> None:
     async with calls_with(tmp_path, a_piece("", 0), a_piece("one ", 2), a_piece("two", 3, "stop")) as setup:
-        generation = a_chat(setup)
+        generation = await a_chat(setup)
         assert await read(generation) == ["one ", "two"]
         assert await settled(setup) == (COMPLETED, 7, 5)
         assert (generation.usage.output_tokens, generation.finish_reason) == (5, "stop")
@@ -63,14 +64,14 @@ async def test_a_whole_answer_is_billed_as_counted(tmp_path: Path) -> None:
 
 async def test_when_the_answer_has_ended_its_record_is_durable(tmp_path: Path) -> None:
     async with calls_with(tmp_path, a_piece("all", 1, "stop")) as setup:
-        await read(a_chat(setup))
+        await read(await a_chat(setup))
         assert setup.journal.settled.keys() == {1}
 
 
 async def test_a_client_that_leaves_pays_for_what_was_processed(tmp_path: Path) -> None:
     """The piece that was on its way to it included, and the engine's work ends before the call does."""
     async with calls_with(tmp_path, a_piece("one", 2), a_piece("two", 3), asyncio.Event()) as setup:
-        pieces = a_chat(setup).pieces()
+        pieces = (await a_chat(setup)).pieces()
         assert [await anext(pieces), await anext(pieces)] == ["one", "two"]
         await pieces.aclose()
         assert not setup.backend.is_running
@@ -83,7 +84,7 @@ async def test_a_client_that_leaves_while_it_waits_pays_for_what_was_processed(t
         started = asyncio.Event()
 
         async def client() -> None:
-            async for _ in a_chat(setup).pieces():
+            async for _ in (await a_chat(setup)).pieces():
                 started.set()
 
         task = asyncio.create_task(client())
@@ -97,7 +98,7 @@ async def test_a_client_that_leaves_while_it_waits_pays_for_what_was_processed(t
 async def test_a_call_that_our_stop_cuts_pays_for_what_was_delivered(tmp_path: Path) -> None:
     """The second piece never left."""
     async with calls_with(tmp_path, a_piece("one", 2), a_piece("two", 3), asyncio.Event()) as setup:
-        pieces = a_chat(setup).pieces()
+        pieces = (await a_chat(setup)).pieces()
         assert [await anext(pieces), await anext(pieces)] == ["one", "two"]
         setup.calls.stopping = True
         await pieces.aclose()
@@ -106,7 +107,7 @@ async def test_a_call_that_our_stop_cuts_pays_for_what_was_delivered(tmp_path: P
 
 async def test_a_call_that_our_stop_cuts_before_any_output_is_free(tmp_path: Path) -> None:
     async with calls_with(tmp_path, a_piece("", 0), asyncio.Event()) as setup:
-        task = asyncio.create_task(read(a_chat(setup)))
+        task = asyncio.create_task(read(await a_chat(setup)))
         await until(lambda: setup.backend.is_running)
         setup.calls.stopping = True
         task.cancel()
@@ -116,7 +117,7 @@ async def test_a_call_that_our_stop_cuts_before_any_output_is_free(tmp_path: Pat
 
 async def test_an_instance_that_breaks_costs_what_was_delivered(tmp_path: Path) -> None:
     async with calls_with(tmp_path, a_piece("one", 2), BROKEN) as setup:
-        generation = a_chat(setup)
+        generation = await a_chat(setup)
         with pytest.raises(EngineFailed):
             await read(generation)
         assert await settled(setup) == (INTERRUPTED, 7, 2)
@@ -126,7 +127,7 @@ async def test_an_instance_that_breaks_costs_what_was_delivered(tmp_path: Path) 
 async def test_an_instance_that_breaks_before_any_output_costs_nothing(tmp_path: Path, first: list[Any]) -> None:
     async with calls_with(tmp_path, *first, BROKEN) as setup:
         with pytest.raises(EngineFailed):
-            await read(a_chat(setup))
+            await read(await a_chat(setup))
         assert await settled(setup) == (FAILED, 0, 0)
 
 
@@ -134,20 +135,20 @@ async def test_an_answer_that_leaves_as_a_whole_is_free_when_its_instance_breaks
     """What was produced by then never reached anybody."""
     async with calls_with(tmp_path, a_piece("one", 2), BROKEN) as setup:
         with pytest.raises(EngineFailed):
-            [piece async for piece in a_chat(setup).pieces(leave_at_once=False)]
+            [piece async for piece in (await a_chat(setup)).pieces(leave_at_once=False)]
         assert await settled(setup) == (FAILED, 0, 0)
 
 
 async def test_an_answer_that_leaves_as_a_whole_is_billed_as_counted(tmp_path: Path) -> None:
     async with calls_with(tmp_path, a_piece("one ", 2), a_piece("two", 3, "stop")) as setup:
-        assert [piece async for piece in a_chat(setup).pieces(leave_at_once=False)] == ["one ", "two"]
+        assert [piece async for piece in (await a_chat(setup)).pieces(leave_at_once=False)] == ["one ", "two"]
         assert await settled(setup) == (COMPLETED, 7, 5)
 
 
 async def test_a_crash_of_ours_before_any_output_costs_nothing(tmp_path: Path) -> None:
     """So the journal knows of no tokens until one has left."""
     async with calls_with(tmp_path, a_piece("", 0), a_piece("one", 2), asyncio.Event()) as setup:
-        pieces = a_chat(setup).pieces()
+        pieces = (await a_chat(setup)).pieces()
         await anext(pieces)
         assert not [entry.progressed for entry in setup.journal._open.values() if entry.progressed]
         await pieces.aclose()
@@ -156,14 +157,14 @@ async def test_a_crash_of_ours_before_any_output_costs_nothing(tmp_path: Path) -
 async def test_a_call_that_takes_too_long_pays_for_what_was_processed(tmp_path: Path) -> None:
     async with calls_with(tmp_path, a_piece("one", 2), asyncio.Event(), call_s_max=0.05) as setup:
         with pytest.raises(EngineTimeout, match=r"longer than 0\.05 s"):
-            await read(a_chat(setup))
+            await read(await a_chat(setup))
         assert await settled(setup) == (TIMED_OUT, 7, 2)
 
 
 async def test_a_call_whose_client_reads_too_slowly_has_timed_out(tmp_path: Path) -> None:
     """The deadline comes while the piece is on its way: the client did not leave."""
     async with calls_with(tmp_path, a_piece("one", 2), asyncio.Event(), call_s_max=0.05) as setup:
-        pieces = a_chat(setup).pieces()
+        pieces = (await a_chat(setup)).pieces()
         await anext(pieces)
         with pytest.raises(asyncio.CancelledError):
             await asyncio.Event().wait()
@@ -174,7 +175,7 @@ async def test_a_call_whose_client_reads_too_slowly_has_timed_out(tmp_path: Path
 async def test_an_instance_that_falls_silent_has_timed_out(tmp_path: Path) -> None:
     async with calls_with(tmp_path, a_piece("one", 2), EngineTimeout("silent")) as setup:
         with pytest.raises(EngineTimeout):
-            await read(a_chat(setup))
+            await read(await a_chat(setup))
         assert await settled(setup) == (TIMED_OUT, 7, 2)
 
 
@@ -182,14 +183,14 @@ async def test_the_last_word_of_a_broken_call_waits_for_its_record(tmp_path: Pat
     """An error is the last that the client hears, so the record is durable before."""
     async with calls_with(tmp_path, a_piece("one", 2), BROKEN) as setup:
         with pytest.raises(EngineFailed):
-            await read(a_chat(setup))
+            await read(await a_chat(setup))
         assert setup.journal.settled.keys() == {1}
 
 
 async def test_an_instance_that_cannot_be_reached_is_asked_twice_and_then_named(tmp_path: Path) -> None:
     async with calls_with(tmp_path, NothingRead("gone")) as setup:
         with pytest.raises(NoReadyInstance, match="'chat' could be reached"):
-            await read(a_chat(setup))
+            await read(await a_chat(setup))
         assert await settled(setup) == (FAILED, 0, 0)
 
 
@@ -197,13 +198,13 @@ async def test_a_full_journal_admits_nothing(tmp_path: Path) -> None:
     async with calls_with(tmp_path, a_piece("one", 2, "stop")) as setup:
         setup.journal._broken = "no space"
         with pytest.raises(JournalFull):
-            await read(a_chat(setup))
+            await read(await a_chat(setup))
         assert (setup.journal.last_seq, setup.backend.is_running) == (0, False)
 
 
 async def test_a_generation_nobody_reads_is_not_admitted(tmp_path: Path) -> None:
     async with calls_with(tmp_path, a_piece("one", 2, "stop")) as setup:
-        a_chat(setup)
+        await a_chat(setup)
         assert setup.journal.last_seq == 0
 
 
@@ -211,10 +212,26 @@ async def test_a_model_is_asked_for_what_it_does(tmp_path: Path) -> None:
     async with calls_with(tmp_path) as setup:
         setup.bus.tell("routes", "endpoint-chat", a_route("chat", a_deployment(tasks=[])))
         with pytest.raises(TaskNotSupported):
-            a_chat(setup)
+            await a_chat(setup)
         with pytest.raises(TaskNotSupported):
             await setup.calls.embed(setup.key, "chat", ["1"])
         assert setup.journal.last_seq == 0
+
+
+async def test_a_template_that_nobody_looked_at_is_rendered_apart(tmp_path: Path) -> None:
+    """To the same prompt; what it does there it does before the call is admitted."""
+    async with calls_with(tmp_path, a_piece("one", 2, "stop")) as setup:
+
+        def serve(template: str) -> None:
+            serving = catalog_pb2.Serving(chat_template=template, untrusted_template=True)
+            setup.bus.tell("routes", "endpoint-chat", a_route("chat", a_deployment(serving=serving)))
+
+        serve("{{ raise_exception('no') }}")
+        with pytest.raises(RequestInvalid, match="does not take these messages"):
+            await a_chat(setup)
+        assert setup.journal.last_seq == 0
+        serve("{{ messages[0].content }}")
+        assert await read(await a_chat(setup)) == ["one"]
 
 
 # Embeddings

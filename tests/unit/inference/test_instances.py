@@ -22,7 +22,7 @@ Way = Callable[[SimpleNamespace], Awaitable[Any]]
 
 
 async def chat(setup: SimpleNamespace) -> list[str]:
-    answer = setup.calls.chat(setup.key, "chat", [Message("user", "hello")], Sampling())
+    answer = await setup.calls.chat(setup.key, "chat", [Message("user", "hello")], Sampling())
     return [piece async for piece in answer.pieces()]
 
 

@@ -37,13 +37,13 @@ ONE, TWO = a_chunk("one "), a_chunk("two")
 END = [a_chunk("", "stop"), a_chunk(usage=(11, 9)), DONE]
 
 
-def a_chat(setup: SimpleNamespace) -> Generation:
-    return setup.calls.chat(setup.key, "far", HELLO, Sampling())  # type: ignore[no-any-return]
+async def a_chat(setup: SimpleNamespace) -> Generation:
+    return await setup.calls.chat(setup.key, "far", HELLO, Sampling())  # type: ignore[no-any-return]
 
 
 async def test_an_answer_is_billed_as_its_provider_counted_it(tmp_path: Path) -> None:
     async with calls_with(tmp_path, provider=ScriptedProvider(ONE, TWO, *END)) as setup:
-        generation = a_chat(setup)
+        generation = await a_chat(setup)
         assert await read(generation) == ["one ", "two"]
         assert await settled(setup) == (COMPLETED, 11, 9)
         assert (generation.finish_reason, generation.instance_uid) == ("stop", "")
@@ -53,7 +53,7 @@ async def test_a_client_that_leaves_before_the_count_pays_a_token_a_piece(tmp_pa
     """What the provider would have counted is not known: each piece holds one token at least."""
     provider = ScriptedProvider(ONE, TWO, asyncio.Event())
     async with calls_with(tmp_path, provider=provider) as setup:
-        pieces = a_chat(setup).pieces()
+        pieces = (await a_chat(setup)).pieces()
         assert [await anext(pieces), await anext(pieces)] == ["one ", "two"]
         await pieces.aclose()
         assert provider.body.is_closed
@@ -63,7 +63,7 @@ async def test_a_client_that_leaves_before_the_count_pays_a_token_a_piece(tmp_pa
 async def test_a_client_that_leaves_pays_the_running_count_where_it_is_known(tmp_path: Path) -> None:
     provider = ScriptedProvider(a_chunk("one ", usage=(11, 3)), asyncio.Event())
     async with calls_with(tmp_path, provider=provider) as setup:
-        pieces = a_chat(setup).pieces()
+        pieces = (await a_chat(setup)).pieces()
         await anext(pieces)
         await pieces.aclose()
         assert await settled(setup) == (CANCELLED, 11, 3)
@@ -83,7 +83,7 @@ async def test_a_provider_that_breaks_costs_what_was_delivered(
 ) -> None:
     async with calls_with(tmp_path, provider=ScriptedProvider(*parts)) as setup:
         with pytest.raises(kind):
-            await read(a_chat(setup))
+            await read(await a_chat(setup))
         assert await settled(setup) == billed
 
 
@@ -91,7 +91,7 @@ async def test_an_answer_that_leaves_as_a_whole_is_free_when_its_provider_breaks
     provider = ScriptedProvider(ONE, httpx2.ReadError("reset"))
     async with calls_with(tmp_path, provider=provider) as setup:
         with pytest.raises(ProviderFailed):
-            [piece async for piece in a_chat(setup).pieces(leave_at_once=False)]
+            [piece async for piece in (await a_chat(setup)).pieces(leave_at_once=False)]
         assert await settled(setup) == (FAILED, 0, 0)
 
 
@@ -100,14 +100,14 @@ async def test_a_provider_that_is_away_costs_nothing(tmp_path: Path) -> None:
     provider.not_reached = httpx2.ConnectError("refused")
     async with calls_with(tmp_path, provider=provider) as setup:
         with pytest.raises(ProviderUnreachable):
-            await read(a_chat(setup))
+            await read(await a_chat(setup))
         assert await settled(setup) == (FAILED, 0, 0)
 
 
 async def test_a_refused_credential_of_ours_costs_nothing(tmp_path: Path) -> None:
     async with calls_with(tmp_path, provider=ScriptedProvider(status=401)) as setup:
         with pytest.raises(ProviderMisconfigured):
-            await read(a_chat(setup))
+            await read(await a_chat(setup))
         assert await settled(setup) == (FAILED, 0, 0)
 
 
@@ -124,7 +124,7 @@ async def test_a_filtered_prompt_is_billed_as_far_as_the_provider_says_what_it_r
     body = json.dumps({"error": {"code": "content_filter"}, "usage": usage}).encode()
     async with calls_with(tmp_path, provider=ScriptedProvider(body, status=400)) as setup:
         with pytest.raises(ContentFiltered):
-            await read(a_chat(setup))
+            await read(await a_chat(setup))
         assert await settled(setup) == billed
 
 

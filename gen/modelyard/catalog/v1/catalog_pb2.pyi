@@ -708,6 +708,7 @@ class Serving(_message.Message):
     MIN_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     EMBEDDING_DIMENSIONS_FIELD_NUMBER: _builtins.int
     CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    UNTRUSTED_TEMPLATE_FIELD_NUMBER: _builtins.int
     engine: _builtins.str
     """Folder in engines/, such as "llamacpp"."""
     chat_template: _builtins.str
@@ -726,6 +727,10 @@ class Serving(_message.Message):
     """Longest input plus output (text) or input (embeddings) the served configuration takes, in tokens; 0 for audio and
     images.
     """
+    untrusted_template: _builtins.bool
+    """The template came with a hub's or a project's files and nobody here has looked at it: inference renders it in a
+    process apart, whose time and memory are bounded.
+    """
     @_builtins.property
     def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Engine parameters by name, such as {"context_tokens": "2048"}."""
@@ -742,10 +747,11 @@ class Serving(_message.Message):
         min_memory_bytes: _builtins.int = ...,
         embedding_dimensions: _builtins.int = ...,
         context_tokens: _builtins.int = ...,
+        untrusted_template: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bos_token", b"bos_token", "chat_template", b"chat_template", "context_tokens", b"context_tokens", "embedding_dimensions", b"embedding_dimensions", "engine", b"engine", "eos_token", b"eos_token", "min_memory_bytes", b"min_memory_bytes", "min_vcpus", b"min_vcpus", "parameters", b"parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bos_token", b"bos_token", "chat_template", b"chat_template", "context_tokens", b"context_tokens", "embedding_dimensions", b"embedding_dimensions", "engine", b"engine", "eos_token", b"eos_token", "min_memory_bytes", b"min_memory_bytes", "min_vcpus", b"min_vcpus", "parameters", b"parameters", "untrusted_template", b"untrusted_template"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
