@@ -8,15 +8,19 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from sqlmodel.ext.asyncio.session import AsyncSession
+
 from chassis.clock import Clock
 from chassis.database import Database, UnitOfWork
 from services.catalog.domain.errors import ModelNotFound
+from services.catalog.domain.names import MODEL
 from services.catalog.sources.azureml.format import AssetRefused, Limits, ParsedAsset, parse_asset
 from services.catalog.sources.azureml.records import COLLECTION, publisher_name, record_of, slug
 from services.catalog.storage.queries import models as stored
 from services.catalog.storage.queries.pages import table, take_turns
 from services.catalog.storage.queries.publishers import publisher_ids
 from services.catalog.storage.tables import CollectionRow, PublisherRow
+from services.catalog.usecases.prepare_models import PreparedModel, prepare_models
 from services.catalog.usecases.put_models import PutResult, put_models
 
 SOURCE = "import"
@@ -67,15 +71,35 @@ class _Read:
     parsed: ParsedAsset
 
 
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Assets of different versions, and the models they make; `publishers` are ids by what they are called."""
+
+    read: Sequence[_Read]
+    publishers: dict[str, str]
+    models: list[PreparedModel]
+
+
 async def import_assets(database: Database, clock: Clock, incoming: Sequence[Incoming], limits: Limits) -> ImportResult:
-    """Store what is right of some assets, in one transaction; the same again changes nothing."""
+    """Store what is right of some assets, in one transaction; the same again changes nothing.
+
+    All that takes processor time is done in a thread before writers take turns, so that one call works it out while
+    another one writes.
+    """
     read, failures = await asyncio.to_thread(_read_all, incoming, limits)
+    async with database.reader() as session:
+        publishers = await _publishers(session, read)
+    rounds = await asyncio.to_thread(lambda: [_prepared(distinct, publishers) for distinct in _rounds(read)])
     result = ImportResult()
     async with database.unit_of_work() as uow:
         # Before the first publisher is written: two imports that each hold one the other wants would wait for ever.
         await take_turns(uow, database)
-        for distinct in _rounds(read):
-            failures |= await _put(uow, database, clock.now(), distinct, result)
+        await _ensure_collection(uow, database)
+        for one in rounds:
+            publishers = await _put_publishers(uow, database, one.read)
+            # A publisher of such a name may have come meanwhile, with another id.
+            current = one if publishers.items() <= one.publishers.items() else _prepared(one.read, publishers)
+            failures |= await _put(uow, database, clock.now(), current, result)
     result.failed = [failures[place] for place in sorted(failures)]
     return result
 
@@ -130,19 +154,29 @@ def _rounds(read: Sequence[_Read]) -> list[list[_Read]]:
     return rounds
 
 
-async def _put(
-    uow: UnitOfWork, database: Database, now: datetime, read: Sequence[_Read], result: ImportResult
-) -> dict[int, Failure]:
-    """Store a round, count what became of it, and return what failed by place."""
-    publishers = await _publishers(uow, database, {publisher_name(one.parsed.asset) for one in read})
+def _prepared(read: Sequence[_Read], publishers: dict[str, str]) -> _Round:
+    """What a round stores, as far as it needs no turn."""
+    versions = _by_model(read, publishers)
+    records = [record_of(name.split("/")[1], [one.parsed for one in group]) for name, group in versions.items()]
+    return _Round(read, publishers, prepare_models(records))
+
+
+def _by_model(read: Sequence[_Read], publishers: dict[str, str]) -> dict[str, list[_Read]]:
+    """Assets by the name of the model they are versions of, oldest first."""
     versions: dict[str, list[_Read]] = {}
     for one in sorted(read, key=lambda one: one.parsed.asset.version):
         asset = one.parsed.asset
-        name = f"publishers/{publishers[publisher_name(asset)]}/models/{asset.name}"
+        name = MODEL.format(publisher=publishers[publisher_name(asset)], model=asset.name)
         versions.setdefault(name, []).append(one)
-    records = [record_of(name.split("/")[1], [one.parsed for one in group]) for name, group in versions.items()]
-    await _ensure_collection(uow, database)
-    put = await put_models(uow, database, now, SOURCE, records)
+    return versions
+
+
+async def _put(
+    uow: UnitOfWork, database: Database, now: datetime, current: _Round, result: ImportResult
+) -> dict[int, Failure]:
+    """Store a round, count what became of it, and return what failed by place."""
+    put = await put_models(uow, database, now, SOURCE, current.models)
+    versions = _by_model(current.read, current.publishers)
     failures: dict[int, Failure] = {}
     for refusal in put.refused:
         for one in versions.pop(refusal.model):
@@ -162,18 +196,28 @@ def _imported(name: str, versions: Sequence[int], put: PutResult) -> int:
     return len(touched)
 
 
-async def _publishers(uow: UnitOfWork, database: Database, names: set[str]) -> dict[str, str]:
-    """Ids of publishers by what they are called; those that are not there are made.
+async def _publishers(session: AsyncSession, read: Sequence[_Read]) -> dict[str, str]:
+    """Ids of publishers by what they are called, as they are or will be.
 
     A name belongs to the publisher that is called so, in any case, else to the one whose id is its slug.
     """
-    slugs = {name: slug(name) for name in sorted(names)}
+    slugs = _slugs(read)
+    return slugs | await publisher_ids(session, slugs)
+
+
+async def _put_publishers(uow: UnitOfWork, database: Database, read: Sequence[_Read]) -> dict[str, str]:
+    """The same for a round; those that are not there are made."""
+    slugs = _slugs(read)
     known = await publisher_ids(uow.session, slugs)
     made = {one: {"id": one, "display_name": name, "website": ""} for name, one in slugs.items() if name not in known}
     if made:
         publishers = table(PublisherRow)
         await database.insert_ignoring(uow, publishers, list(made.values()), returning=[publishers.c.id])
     return slugs | known
+
+
+def _slugs(read: Sequence[_Read]) -> dict[str, str]:
+    return {name: slug(name) for name in sorted({publisher_name(one.parsed.asset) for one in read})}
 
 
 async def _ensure_collection(uow: UnitOfWork, database: Database) -> None:

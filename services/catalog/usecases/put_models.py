@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from sqlalchemy import insert
 
 from chassis.database import Database, UnitOfWork
 from chassis.ids import new_uid
 from services.catalog.domain.lifecycle import Notice
-from services.catalog.domain.names import MODEL
-from services.catalog.domain.records import (
-    ModelRecord,
-    VersionRecord,
-    digest_of,
-    identity_of,
-)
 from services.catalog.domain.replacements import replacement_cycles
 from services.catalog.events.published import versions_published
 from services.catalog.storage.queries.models import forget_tasks, newest_change, replacements, texts_of, versions
@@ -37,33 +27,15 @@ from services.catalog.storage.tables import (
 )
 from services.catalog.usecases.lifecycle import stage_of
 from services.catalog.usecases.notice import refused_for_notice
+from services.catalog.usecases.prepare_models import PreparedModel, PreparedVersion
 from services.catalog.usecases.version_rows import (
     change_version,
     completes,
-    days_of,
-    facts_of,
     lifecycle_dates,
     lifecycle_stage,
     stored_days,
-    version_values,
 )
 
-# Kept in columns, in rows of their own, or not at all.
-_NOT_FACTS = {
-    "publisher",
-    "model",
-    "collection",
-    "display_name",
-    "license",
-    "usability",
-    "usability_detail",
-    "card",
-    "notes",
-    "evaluation",
-    "versions",
-}
-_DEFLATE_FAST = 1
-_encode = msgspec.json.Encoder().encode
 # A message of the broker has room for twice as many of the longest names.
 _VERSIONS_PER_EVENT = 1000
 # Field of refusals that an override lifts.
@@ -108,7 +80,7 @@ async def put_models(
     database: Database,
     now: datetime,
     source: str,
-    records: Sequence[ModelRecord],
+    prepared: Sequence[PreparedModel],
     *,
     notice: Notice | None = None,
 ) -> PutResult:
@@ -117,19 +89,18 @@ async def put_models(
     Args:
         source: Who says it: `content`, `import` or the id of a configured source. A model belongs to the source that
             brought it.
-        records: Each model once. Versions that are stored and not among them stay; where the newest of them is older
+        prepared: Each model once. Versions that are stored and not among them stay; where the newest of them is older
             than the newest stored one, the model's own facts stay too.
         notice: The least notice that new dates of a stored version give to those who use it; None takes dates as they
             were published elsewhere.
     """
     await take_turns(uow, database)
-    names = {MODEL.format(publisher=record.publisher, model=record.model): record for record in records}
-    rows = await stored_models(uow.session, list(names))
+    rows = await stored_models(uow.session, [model.name for model in prepared])
     result = PutResult()
-    to_put: dict[str, tuple[ModelRecord, str]] = {}
-    for name, record in names.items():
-        row, digest = rows.get(name), digest_of(record)
-        if row is not None and row.digest == digest and row.withdrawn == record.archived:
+    to_put: dict[str, PreparedModel] = {}
+    for model in prepared:
+        name, row = model.name, rows.get(model.name)
+        if row is not None and row.digest == model.digest and row.withdrawn == model.record.archived:
             result.unchanged.append(name)
         elif row is not None and row.source != source:
             result.refused.append(
@@ -138,16 +109,16 @@ async def put_models(
                 )
             )
         else:
-            to_put[name] = (record, digest)
+            to_put[name] = model
     known = await _load(uow, rows, to_put)
     early = {} if notice is None else await _ends_early(uow, to_put, known, now, notice)
-    circles = await _circles(uow, {name: record for name, (record, _) in to_put.items()})
+    circles = await _circles(uow, to_put)
     batch = _Batch(now, source, await newest_change(uow.session), known)
-    for name, (record, digest) in to_put.items():
-        refusal = circles.get(name) or _refusal(name, record, known.versions, now) or early.get(name)
+    for name, model in to_put.items():
+        refusal = circles.get(name) or _refusal(model, known.versions, now) or early.get(name)
         if refusal is not None:
             result.refused.append(refusal)
-        elif not batch.put(uow, name, record, digest):
+        elif not batch.put(uow, model):
             result.unchanged.append(name)
         else:
             (result.changed if name in rows else result.added).append(name)
@@ -157,10 +128,8 @@ async def put_models(
     return result
 
 
-async def _load(uow: UnitOfWork, rows: dict[str, ModelRow], to_put: dict[str, tuple[ModelRecord, str]]) -> _Known:
-    version_names = [
-        f"{name}/versions/{one.version}" for name, (record, _) in to_put.items() for one in record.versions
-    ]
+async def _load(uow: UnitOfWork, rows: dict[str, ModelRow], to_put: dict[str, PreparedModel]) -> _Known:
+    version_names = [version.name for model in to_put.values() for version in model.versions]
     stored = [rows[name] for name in to_put if name in rows]
     return _Known(
         models=rows,
@@ -170,13 +139,13 @@ async def _load(uow: UnitOfWork, rows: dict[str, ModelRow], to_put: dict[str, tu
 
 
 async def _ends_early(
-    uow: UnitOfWork, to_put: dict[str, tuple[ModelRecord, str]], known: _Known, now: datetime, notice: Notice
+    uow: UnitOfWork, to_put: dict[str, PreparedModel], known: _Known, now: datetime, notice: Notice
 ) -> dict[str, Refusal]:
     """Refusals of records whose versions would end with less notice than is promised, without an override."""
     wanted = {
-        f"{name}/versions/{version.version}": lifecycle_dates(version.lifecycle)
-        for name, (record, _) in to_put.items()
-        for version in record.versions
+        version.name: lifecycle_dates(version.record.lifecycle)
+        for model in to_put.values()
+        for version in model.versions
     }
     return {
         (model := name.partition("/versions/")[0]): Refusal(model, NOTICE_FIELD, reason)
@@ -184,16 +153,18 @@ async def _ends_early(
     }
 
 
-async def _circles(uow: UnitOfWork, records: dict[str, ModelRecord]) -> dict[str, Refusal]:
+async def _circles(uow: UnitOfWork, to_put: dict[str, PreparedModel]) -> dict[str, Refusal]:
     """Refusals of records that would send those who follow their replacement in a circle."""
-    replaced_by = {name: by for name, record in records.items() if (by := record.versions[-1].lifecycle.replacement)}
-    unknown = set(replaced_by.values()) - set(records)
+    replaced_by = {
+        name: by for name, model in to_put.items() if (by := model.record.versions[-1].lifecycle.replacement)
+    }
+    unknown = set(replaced_by.values()) - set(to_put)
     for _ in range(_REPLACEMENTS_MAX):
         if not unknown:
             break
         found = await replacements(uow.session, sorted(unknown))
         replaced_by |= found
-        unknown = set(found.values()) - set(replaced_by) - set(records)
+        unknown = set(found.values()) - set(replaced_by) - set(to_put)
     return {
         name: Refusal(name, "lifecycle.replacement", f"replacements go in a circle: {' → '.join(circle)}")
         for circle in replacement_cycles(replaced_by)
@@ -219,48 +190,54 @@ class _Batch:
         self.published: list[tuple[str, str, int]] = []
         self.version_names: set[str] = set()
 
-    def put(self, uow: UnitOfWork, name: str, record: ModelRecord, digest: str) -> bool:
-        """Collect a record; False where what is stored says the same, though in other versions at once."""
-        row, sequence = self._known.models.get(name), self._change_sequence + 1
-        changed = self._put_versions(uow, name, record)
+    def put(self, uow: UnitOfWork, model: PreparedModel) -> bool:
+        """Collect a model; False where what is stored says the same, though in other versions at once."""
+        row, sequence = self._known.models.get(model.name), self._change_sequence + 1
+        changed = self._put_versions(uow, model)
         if row is None:
-            self._add_model(name, record, digest, sequence)
+            self._add_model(model, sequence)
         else:
-            newest = self._is_newest(row, record)
-            changed |= newest and self._change_model(uow, row, name, record)
+            newest = self._is_newest(row, model)
+            changed |= newest and self._change_model(uow, row, model)
             if not changed:
                 return False
             # Of an older version the digest would be that of a model which is not stored.
-            row.digest = digest if newest else row.digest
+            row.digest = model.digest if newest else row.digest
             row.change_sequence, row.update_time = sequence, self._now
             uow.session.add(row)
         self._change_sequence = sequence
         return True
 
-    def _is_newest(self, row: ModelRow, record: ModelRecord) -> bool:
+    def _is_newest(self, row: ModelRow, model: PreparedModel) -> bool:
         newest = self._known.versions.get(row.latest_version)
-        return newest is None or record.versions[-1].position >= newest.position
+        return newest is None or model.record.versions[-1].position >= newest.position
 
-    def _add_model(self, name: str, record: ModelRecord, digest: str, sequence: int) -> None:
+    def _add_model(self, model: PreparedModel, sequence: int) -> None:
         uid = new_uid()
         self.models.append(
             {
-                "name": name,
+                "name": model.name,
                 "uid": uid,
                 "source": self._source,
                 "project_uid": "",
-                "digest": digest,
+                "digest": model.digest,
                 "change_sequence": sequence,
                 "create_time": self._now,
                 "update_time": self._now,
-                **self._model_values(name, record),
+                **model.values,
             }
         )
-        self.texts.append({"model_uid": uid, **_texts(record)})
-        self.tasks += [{"task": task, "model": name} for task in record.tasks]
+        self.texts.append({"model_uid": uid, **model.texts})
+        self._add_what_is_named(model)
 
-    def _change_model(self, uow: UnitOfWork, row: ModelRow, name: str, record: ModelRecord) -> bool:
-        values, texts = self._model_values(name, record), _texts(record)
+    def _add_what_is_named(self, model: PreparedModel) -> None:
+        """The tasks that it is listed by, and the text of its licence."""
+        self.tasks += [{"task": task, "model": model.name} for task in model.record.tasks]
+        if text := model.record.license.text:
+            self.licenses[model.values["license_digest"]] = text
+
+    def _change_model(self, uow: UnitOfWork, row: ModelRow, model: PreparedModel) -> bool:
+        values, texts = dict(model.values), model.texts
         if row.provider_source:
             # A configured source has its credential, whatever its own source says.
             del values["usability"], values["usability_detail"]
@@ -276,62 +253,40 @@ class _Batch:
             for column, text in texts.items():
                 setattr(stored, column, text)
             uow.session.add(stored)
-        self.changed.append(name)
-        self.tasks += [{"task": task, "model": name} for task in record.tasks]
+        self.changed.append(model.name)
+        self._add_what_is_named(model)
         return True
 
-    def _model_values(self, name: str, record: ModelRecord) -> dict[str, Any]:
-        """What a source says of a model, as columns."""
-        text = record.license.text
-        license_digest = hashlib.sha256(text.encode()).hexdigest() if text else ""
-        if text:
-            self.licenses[license_digest] = text
-        facts = facts_of(msgspec.structs.replace(record, versions=(), card="", notes="", evaluation=""), _NOT_FACTS)
-        return {
-            "publisher": record.publisher,
-            "collection": record.collection,
-            "display_name": record.display_name,
-            "license_id": record.license.id,
-            "license_digest": license_digest,
-            "usability": record.usability,
-            "usability_detail": record.usability_detail,
-            "facts": facts
-            | {"license_url": record.license.url, "acceptance_required": record.license.acceptance_required},
-            "latest_version": f"{name}/versions/{record.versions[-1].version}",
-            "withdrawn": record.archived,
-        }
-
-    def _put_versions(self, uow: UnitOfWork, name: str, record: ModelRecord) -> bool:
+    def _put_versions(self, uow: UnitOfWork, model: PreparedModel) -> bool:
         before = len(self.version_names)
-        for version in record.versions:
-            version_name = f"{name}/versions/{version.version}"
-            stored = self._known.versions.get(version_name)
+        for version in model.versions:
+            stored = self._known.versions.get(version.name)
             if stored is None:
-                self._add_version(name, version_name, version)
+                self._add_version(model.name, version)
             elif not change_version(uow, stored, version, self._now):
                 continue
-            self.version_names.add(version_name)
+            self.version_names.add(version.name)
         return len(self.version_names) > before
 
-    def _add_version(self, model: str, name: str, version: VersionRecord) -> None:
+    def _add_version(self, model: str, version: PreparedVersion) -> None:
         uid = new_uid()
-        stage = int(lifecycle_stage(version.lifecycle, self._now))
+        stage = int(lifecycle_stage(version.record.lifecycle, self._now))
         self.versions.append(
             {
-                "name": name,
+                "name": version.name,
                 "uid": uid,
                 "model": model,
-                "identity": identity_of(version),
+                "identity": version.identity,
                 "stage": stage,
                 "event_sequence": 1,
                 "create_time": self._now,
-                **version_values(version),
-                **days_of(version.lifecycle),
+                **version.values,
+                **version.days,
             }
         )
         if version.origin is not None:
-            self.origins.append({"version": name, "document": zlib.compress(_encode(version.origin), _DEFLATE_FAST)})
-        self.published.append((name, uid, stage))
+            self.origins.append({"version": version.name, "document": version.origin})
+        self.published.append((version.name, uid, stage))
 
     async def write(self, uow: UnitOfWork, database: Database) -> None:
         """Write what was collected."""
@@ -354,29 +309,25 @@ class _Batch:
             uow.emit(versions_published(self.published[start : start + _VERSIONS_PER_EVENT], self._now))
 
 
-def _refusal(name: str, record: ModelRecord, known: dict[str, VersionRow], now: datetime) -> Refusal | None:
-    """Why a record cannot be stored beside what is there."""
-    for version in record.versions:
-        stored = known.get(f"{name}/versions/{version.version}")
+def _refusal(model: PreparedModel, known: dict[str, VersionRow], now: datetime) -> Refusal | None:
+    """Why a model cannot be stored beside what is there."""
+    for version in model.versions:
+        stored = known.get(version.name)
         if stored is None:
             continue
-        if stored.identity != identity_of(version) and not completes(stored, version):
+        if stored.identity != version.identity and not completes(stored, version):
             return Refusal(
-                name,
+                model.name,
                 "versions",
                 f"version {stored.name!r} has changed since it was loaded: its files, how it is served and what its "
                 "publisher wrote are immutable; add a new version instead",
             )
-        before, after = stage_of(stored, now), lifecycle_stage(version.lifecycle, now)
-        if after < before and days_of(version.lifecycle) != stored_days(stored):
+        before, after = stage_of(stored, now), lifecycle_stage(version.record.lifecycle, now)
+        if after < before and version.days != stored_days(stored):
             return Refusal(
-                name,
+                model.name,
                 "lifecycle",
                 f"version {stored.name!r} is {before.name}; its new dates would bring it back to {after.name}: others "
                 "have acted on the stage it has",
             )
     return None
-
-
-def _texts(record: ModelRecord) -> dict[str, str]:
-    return {"card": record.card, "notes": record.notes, "evaluation": record.evaluation}

@@ -20,6 +20,7 @@ from services.catalog.sources.shipped import records_of
 from services.catalog.storage.queries.pages import table
 from services.catalog.storage.tables import CollectionRow, InstanceTypeRow, PublisherRow
 from services.catalog.usecases.benchmarks import put_benchmarks
+from services.catalog.usecases.prepare_models import prepare_models
 from services.catalog.usecases.put_models import NOTICE_FIELD, put_models
 
 log = get_logger(__name__)
@@ -49,9 +50,9 @@ async def sync_content(
         ContentInvalid: naming the file, the field and the value; nothing is changed.
     """
     content = read_content(folder)
-    records = await asyncio.to_thread(records_of, folder, content, packages or PackageStore(None))
+    prepared = prepare_models(await asyncio.to_thread(records_of, folder, content, packages or PackageStore(None)))
     async with database.unit_of_work() as uow:
-        result = await put_models(uow, database, clock.now(), SOURCE, records, notice=notice)
+        result = await put_models(uow, database, clock.now(), SOURCE, prepared, notice=notice)
         if wrong := [refusal for refusal in result.refused if refusal.field != NOTICE_FIELD]:
             raise ContentInvalid("; ".join(refusal.reason for refusal in wrong), field=wrong[0].field)
         for refusal in result.refused:

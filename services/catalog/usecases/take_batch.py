@@ -19,6 +19,7 @@ from services.catalog.storage.queries.sources import existing_sources
 from services.catalog.storage.tables import ModelRow, PublisherRow
 from services.catalog.usecases.known_versions import as_known
 from services.catalog.usecases.offers import put_offers
+from services.catalog.usecases.prepare_models import prepare_models
 from services.catalog.usecases.published_scores import put_scores
 from services.catalog.usecases.put_models import put_models
 
@@ -55,7 +56,7 @@ async def take_batch(uow: UnitOfWork, database: Database, now: datetime, source:
         own = {name: await as_known(uow.session, record) for name, record in own.items()}
     await _put_publishers(uow, database, batch.publishers)
     said = [_with_known_dates(record, known.get(name)) for name, record in own.items()]
-    put = await put_models(uow, database, now, source, said)
+    put = await put_models(uow, database, now, source, prepare_models(said))
     result = BatchResult(
         added=list(put.added),
         changed=list(put.changed),

@@ -31,7 +31,7 @@ _START_S_MAX = 20.0
 _BROKEN_MAX = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TemplateLimits:
     """Bounds of templates that are rendered apart.
 

@@ -19,6 +19,7 @@ from services.catalog.domain.records import License, Lifecycle, ModelRecord, Sou
 from services.catalog.domain.search import Limits
 from services.catalog.rpc.search import SearchServicer
 from services.catalog.storage.tables import CollectionRow
+from services.catalog.usecases.prepare_models import prepare_models
 from services.catalog.usecases.project_search import ProjectionLimits, SearchProjection
 from services.catalog.usecases.put_models import put_models
 from services.catalog.usecases.search_models import NearLimits
@@ -74,7 +75,7 @@ class Searched:
 
     async def put(self, *records: ModelRecord, source: str = "import") -> None:
         async with self.database.unit_of_work() as uow:
-            result = await put_models(uow, self.database, self.clock.now(), source, records)
+            result = await put_models(uow, self.database, self.clock.now(), source, prepare_models(records))
         assert not result.refused
 
     async def catch_up(self) -> None:

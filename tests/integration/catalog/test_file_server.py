@@ -26,6 +26,7 @@ from services.catalog.settings import CatalogSettings
 from services.catalog.storage.queries import models as stored
 from services.catalog.storage.tables import CHASSIS
 from services.catalog.usecases.downloads import DownloadReader, find_file
+from services.catalog.usecases.prepare_models import prepare_models
 from services.catalog.usecases.put_models import put_models
 from services.catalog.usecases.sync_content import sync_content
 from tests.clock import ManualClock
@@ -101,7 +102,7 @@ async def files(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Files
     await database.migrate(MIGRATIONS)
     await sync_content(database, clock, write_content(folder / "content"))
     async with database.unit_of_work() as uow:
-        await put_models(uow, database, clock.now(), "test", [HUGE])
+        await put_models(uow, database, clock.now(), "test", prepare_models([HUGE]))
     file = await found(database, MODEL_NAME, str(ARTIFACT["name"]))
     huge_file = await found(database, "publishers/acme/models/huge", "model.bin")
     reader = DownloadReader(ByteSources({"file": WheelFiles(), "endless": endless}), running_max=2)

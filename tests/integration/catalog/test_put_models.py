@@ -11,6 +11,7 @@ from chassis.database import Database
 from services.catalog.domain.records import ArtifactRecord, License, ModelRecord, Source, VersionRecord
 from services.catalog.main import MIGRATIONS
 from services.catalog.storage.tables import CHASSIS, ModelRow
+from services.catalog.usecases.prepare_models import prepare_models
 from services.catalog.usecases.put_models import PutResult, put_models
 from tests.clock import START
 from tests.conftest import DatabaseFactory
@@ -32,7 +33,7 @@ RECORD = ModelRecord(
 
 async def put(database: Database, *records: ModelRecord, source: str = "import") -> PutResult:
     async with database.unit_of_work() as uow:
-        return await put_models(uow, database, START, source, records)
+        return await put_models(uow, database, START, source, prepare_models(records))
 
 
 async def rows(database: Database) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from services.catalog.events.consumed import deployment_changed
 from services.catalog.rpc.sources import SourceServicer
 from services.catalog.sources.interface import Batch, Failure
 from services.catalog.storage.tables import CHASSIS, CatalogTable, CollectionRow, ModelRow, SyncRunRow, VersionRow
+from services.catalog.usecases.prepare_models import prepare_models
 from services.catalog.usecases.put_models import put_models
 from services.catalog.usecases.sync_sources import RESUMES_MAX, Syncer, SyncLimits, remove_withdrawn
 from tests.clock import START, ManualClock
@@ -179,7 +180,9 @@ class Platform:
         """A model of the content."""
         facts = {"usability": "NEEDS_PROVIDER_CREDENTIAL", "usability_detail": "no credential", "card": "# Reviewed"}
         async with self.database.unit_of_work() as uow:
-            await put_models(uow, self.database, START, "content", [a_record("stored", **{**facts, **changes})])
+            await put_models(
+                uow, self.database, START, "content", prepare_models([a_record("stored", **{**facts, **changes})])
+            )
 
     async def version(self, name: str) -> VersionRow:
         async with self.database.reader() as session:

@@ -18,6 +18,7 @@ from services.catalog.sources.hub.hub import Hub, HubLimits, HubSource
 from services.catalog.sources.hub.hubs import Hubs
 from services.catalog.storage.tables import ModelRow, PublisherRow, VersionRow
 from services.catalog.usecases.hub_models import Imported, import_hub_model
+from services.catalog.usecases.prepare_models import prepare_models
 from services.catalog.usecases.put_models import put_models
 from tests.clock import START, ManualClock
 from tests.infra.hub_models import (
@@ -144,7 +145,7 @@ async def test_a_token_that_cannot_be_read_says_so(database: Database, server: H
 async def test_another_sources_model_stays_its_own(database: Database, hub: Hub) -> None:
     described = await hub.describe(MINILM)
     async with database.unit_of_work() as uow:
-        await put_models(uow, database, START, "content", [described.record])
+        await put_models(uow, database, START, "content", prepare_models([described.record]))
     (row,) = await versions(database)
     async with database.unit_of_work() as uow:
         row.serving = None
