@@ -7,6 +7,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HEADER_BYTES_MAX = 100_000_000
 _ITEM_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -57,9 +58,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise TensorsInvalid(f"{path.name} has a header that cannot be read: {wrong}") from None
 
 
-def _tensor(entry: dict[str, object], data_begins: int, file_bytes: int) -> Tensor:
-    begin, end = entry["data_offsets"]  # type: ignore[misc]
-    shape = tuple(int(length) for length in entry["shape"])  # type: ignore[attr-defined]
+def _tensor(entry: dict[str, Any], data_begins: int, file_bytes: int) -> Tensor:
+    begin, end = entry["data_offsets"]
+    shape = tuple(int(length) for length in entry["shape"])
     dtype = str(entry["dtype"])
     if dtype not in _ITEM_BYTES:
         raise ValueError(f"type {dtype!r} is unknown")

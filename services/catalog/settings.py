@@ -98,7 +98,7 @@ class CatalogSettings(ServiceSettings):
     search_near_max: int = 60
     # Characters of a card that can be found.
     search_card_length_max: int = 65_536
-    # Searches at once; more wait.
+    # Searches at once; more wait. Each may have another thread to help it.
     search_threads: int = 2
     # How often the index looks for changes, seconds; models it reads at once; models, or seconds, after which a long
     # catch-up is made visible.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import tantivy
 
-from services.catalog.domain.search import Question, Reason
+from services.catalog.domain.search import Filter, Question, Reason
 from services.catalog.domain.words import telling_words, words_of
 from services.catalog.search import schema
 from services.catalog.search.facets import FacetCounts, count_facets
-from services.catalog.search.filters import filtered, visible_to
+from services.catalog.search.filters import every_model, required
 from services.catalog.search.nearest import Near, nearest
-from services.catalog.search.reader import Hit, Reader, Tier, both, either, without
+from services.catalog.search.reader import Hit, Reader, Tier, both, either
 from services.catalog.search.tiers import browsing, exact_name, matching, most_words, tiers_of
 
 _SUGGESTIONS_MAX = 3
@@ -66,24 +66,30 @@ def answer(
         near_max: Most near names that are looked at; 0 looks for none.
         near_below: Near names are looked for where fewer models than this match the words as they stand.
     """
-    visible = visible_to(reader, projects)
-    base = filtered(reader, visible, question.filters, now)
     spoken = words_of(question.text)
     words = telling_words(spoken)
+    base = _base(reader, projects, question.filters, words, now)
     matched = matching(reader, base, words)
-    total = reader.count(matched)
+    tiers = (
+        tiers_of(reader, base, words, spoken)
+        if words and question.order.facet is None
+        else browsing(reader, matched, question.order)
+    )
+    total, hits = reader.together(lambda: reader.count(matched), lambda: reader.page(tiers, after, limit))
     others: list[Near] = []
-    if words and near_max and total < near_below and not reader.count(both(base, exact_name(reader, words))):
-        others = nearest(reader, without(base, [matched]), words, near_max)
-    if not total and not others and len(words) > 2:
-        matched = both(base, most_words(reader, words))
-        total = reader.count(matched)
-        tiers = [Tier(matched, schema.CLOSENESS, Reason.MOST_WORDS)]
-    elif words and question.order.facet is None:
-        tiers = tiers_of(reader, base, words, spoken)
-    else:
-        tiers = browsing(reader, matched, question.order)
-    found = [FoundModel(hit, tiers[hit.tier].reason) for hit in reader.page(tiers, after, limit)]
+    if words and total < max(near_below, 1):
+        # Mostly both are wanted, so nobody waits for the first to decide about the second.
+        looks_near = near_max > 0 and total < near_below and not reader.count(both(*base, exact_name(reader, words)))
+        looks_wide = not total and len(words) > 2
+        wide = both(*base, most_words(reader, words))
+        wide_tiers = [Tier(wide, schema.CLOSENESS, Reason.MOST_WORDS)]
+        others, (wide_total, wide_hits) = reader.together(
+            lambda: nearest(reader, base, matched, words, near_max) if looks_near else [],
+            lambda: (reader.count(wide), reader.page(wide_tiers, after, limit)) if looks_wide else (0, []),
+        )
+        if looks_wide and not others:
+            matched, tiers, total, hits = wide, wide_tiers, wide_total, wide_hits
+    found = [FoundModel(hit, tiers[hit.tier].reason) for hit in hits]
     near = [FoundModel(Hit(len(tiers), one.distance, one.rank, one.name), Reason.NEAR, one.distance) for one in others]
     following = [one for one in near if after is None or _order(one.hit) > _order(after)]
     found += following[: limit - len(found)]
@@ -96,10 +102,22 @@ def answer(
         found=found,
         total=total,
         is_total_exact=len(near) < near_max or not near,
-        facets=count_facets(reader, counted, question.facets, question.facet_values, now),
+        facets=count_facets(reader, counted, total, question.facets, question.facet_values, now),
         suggestions=list(dict.fromkeys(one.suggestion for one in others if one.suggestion))[:_SUGGESTIONS_MAX],
-        unfiltered=reader.count(matching(reader, visible, words)) if not total and question.filters else 0,
+        unfiltered=(
+            reader.count(matching(reader, _base(reader, projects, (), words, now), words))
+            if not total and question.filters
+            else 0
+        ),
     )
+
+
+def _base(
+    reader: Reader, projects: Collection[str] | None, filters: Sequence[Filter], words: Sequence[str], now: datetime
+) -> list[tantivy.Query]:
+    """What is looked through for the words: at least one query where there are none."""
+    base = required(reader, projects, filters, now)
+    return base if words or projects is not None else [*base, every_model(reader)]
 
 
 def _order(hit: Hit) -> tuple[int, int, int, str]:

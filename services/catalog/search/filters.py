@@ -19,33 +19,42 @@ _STAGE_DAYS = {
 }
 
 
-def visible_to(reader: Reader, projects: Collection[str] | None) -> tantivy.Query:
-    """Models that somebody may see: everybody's and those of some projects, by uid; None sees all."""
-    if projects is None:
-        return without(tantivy.Query.all_query(), [reader.term(schema.NAME, schema.POSITION_KEY)])
-    seen = [schema.PUBLIC, *sorted(projects)]
-    return tantivy.Query.term_set_query(reader.schema, schema.PROJECT, seen)
+# As many values are looked up one by one; more are gathered first.
+_TERMS_MAX = 16
 
 
-def filtered(reader: Reader, base: tantivy.Query, filters: Sequence[Filter], now: datetime) -> tantivy.Query:
-    """What of `base` fulfils all filters at a moment."""
-    return both(base, *(_one(reader, wanted, now) for wanted in filters)) if filters else base
+def required(
+    reader: Reader, projects: Collection[str] | None, filters: Sequence[Filter], now: datetime
+) -> list[tantivy.Query]:
+    """What every model that is shown fulfils besides the words that are asked for; empty where any will do.
+
+    Args:
+        projects: Uids of those whose own models are seen besides everybody's; None sees all.
+        filters: All have to hold at this moment.
+    """
+    seen = [] if projects is None else [_any_of(reader, schema.PROJECT, [schema.PUBLIC, *sorted(projects)])]
+    return [*seen, *(_one(reader, wanted, now) for wanted in filters)]
+
+
+def every_model(reader: Reader) -> tantivy.Query:
+    """All models: the index holds one document more. No word leads to that one."""
+    return without(tantivy.Query.all_query(), [reader.term(schema.NAME, schema.POSITION_KEY)])
 
 
 def stage_query(reader: Reader, stage: Stage, now: datetime) -> tantivy.Query:
     """Models whose newest version is in a stage at a moment: read from its dates, so that no index has to be told."""
     if stage >= Stage.LEGACY:
-        later = [] if stage is Stage.RETIRED else [_reached(reader, Stage(stage + 1), now)]
-        return without(_reached(reader, stage, now), later)
+        later = [] if stage is Stage.RETIRED else [reached(reader, Stage(stage + 1), now)]
+        return without(reached(reader, stage, now), later)
     preview = both(reader.between(schema.PREVIEW, 1, 1), reader.between(schema.ANNOUNCED, None, int(Stage.PREVIEW)))
-    later = [_reached(reader, Stage.LEGACY, now)]
+    later = [reached(reader, Stage.LEGACY, now)]
     if stage is Stage.PREVIEW:
         return without(preview, later)
     return without(tantivy.Query.all_query(), [*later, preview])
 
 
-def _reached(reader: Reader, stage: Stage, now: datetime) -> tantivy.Query:
-    """In this stage or a later one: by its dates, or because that was announced, which is never taken back."""
+def reached(reader: Reader, stage: Stage, now: datetime) -> tantivy.Query:
+    """Models in this stage or a later one, LEGACY at least: by its dates, or because that was announced, which is never taken back."""
     today = day_number(now)
     begun = [
         reader.between(field, None, today) for one, field in _STAGE_DAYS.items() if one >= max(stage, Stage.LEGACY)
@@ -61,8 +70,17 @@ def _one(reader: Reader, wanted: Filter, now: datetime) -> tantivy.Query:
         return either([stage_query(reader, stage, now) for stage in _stages(wanted)])
     if wanted.facet.kind is FacetKind.TEXT:
         values = _texts(reader, wanted)
-        return tantivy.Query.term_set_query(reader.schema, wanted.facet.name, values) if values else either([])
+        return _any_of(reader, wanted.facet.name, values)
     return _number(reader, wanted)
+
+
+def _any_of(reader: Reader, field: str, values: Sequence[str]) -> tantivy.Query:
+    """Models that have one of these values."""
+    if len(values) == 1:
+        return reader.term(field, values[0])
+    if len(values) <= _TERMS_MAX:
+        return either([reader.term(field, value) for value in values])
+    return tantivy.Query.term_set_query(reader.schema, field, list(values))
 
 
 def _stages(wanted: Filter) -> list[Stage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -45,18 +46,18 @@ class SearchIndex:
             self.document_count = self.reader().document_count()
         self._uncommitted = 0
 
-    def reader(self) -> Reader:
+    def reader(self, helpers: Executor | None = None) -> Reader:
         """The index as it was last committed; stays as it is while others write."""
-        return Reader(self._schema, self._index.searcher())
+        return Reader(self._schema, self._index.searcher(), helpers)
 
-    def read(self, work: Callable[[Reader], Result]) -> Result:
+    def read(self, work: Callable[[Reader], Result], helpers: Executor | None = None) -> Result:
         """Do something with a reader.
 
         Raises:
             IndexDamaged: the files cannot be read.
         """
         with _damage(self.folder):
-            return work(self.reader())
+            return work(self.reader(helpers))
 
     def put(self, documents: Sequence[tuple[str, tantivy.Document | None]], *, replace: bool = True) -> None:
         """Add documents by name in place of those that are there; None takes one out. Seen from the next commit on.

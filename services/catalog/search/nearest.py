@@ -11,7 +11,7 @@ import tantivy
 from services.catalog.domain.names import id_of, owner_of
 from services.catalog.domain.words import distance, words_of
 from services.catalog.search import schema
-from services.catalog.search.reader import Reader, both
+from services.catalog.search.reader import Reader, both, without
 
 # Words that so few names hold may be mistakes for others; the rest are first taken as they stand.
 _RARE = 20
@@ -40,22 +40,35 @@ class Near:
     suggestion: str
 
 
-def nearest(reader: Reader, base: tantivy.Query, words: Sequence[str], limit: int) -> list[Near]:
+def nearest(
+    reader: Reader, base: Sequence[tantivy.Query], matched: tantivy.Query, words: Sequence[str], limit: int
+) -> list[Near]:
     """The nearest names of publisher and model, nearest first; at most `limit`, of as many candidates.
 
     One word may be missing altogether, and one more where even rare words are no mistakes and there are enough of them.
+
+    Args:
+        base: What each of them fulfils.
+        matched: What none of them is: it was found as it stands.
     """
     rare = {word for word in words if reader.document_frequency(schema.TITLE_WORDS, word) < _RARE}
-    found = _ranked(reader, base, words, rare, missing=1 if len(words) > 1 else 0, limit=limit)
+    found = _ranked(reader, base, matched, words, rare, missing=1 if len(words) > 1 else 0, limit=limit)
     if found and found[0].distance <= _GOOD_DISTANCE:
         return found
     missing = 2 if len(words) > 3 else 1 if len(words) > 1 else 0
-    wider = _ranked(reader, base, words, set(words), missing=missing, limit=limit)
+    wider = _ranked(reader, base, matched, words, set(words), missing=missing, limit=limit)
     return _sorted({near.name: near for near in (*wider, *found)}.values(), limit)
 
 
 def _ranked(
-    reader: Reader, base: tantivy.Query, words: Sequence[str], doubtful: Collection[str], *, missing: int, limit: int
+    reader: Reader,
+    base: Sequence[tantivy.Query],
+    matched: tantivy.Query,
+    words: Sequence[str],
+    doubtful: Collection[str],
+    *,
+    missing: int,
+    limit: int,
 ) -> list[Near]:
     likely = [(tantivy.Occur.Should, _variants(reader, word, doubtful=word in doubtful)) for word in words]
     joined = [
@@ -65,8 +78,9 @@ def _ranked(
     ]
     query = tantivy.Query.boolean_query([*likely, *joined], minimum_number_should_match=len(words) - missing)
     # The base decides who is looked at, not how well they score.
-    unscored = tantivy.Query.const_score_query(base, 0.0)
-    near = (_near(name, rank, words) for name, rank in reader.best(both(unscored, query), limit))
+    unscored = [tantivy.Query.const_score_query(one, 0.0) for one in base]
+    wanted = without(both(*unscored, query), [matched])
+    near = (_near(name, rank, words) for name, rank in reader.best(wanted, limit))
     too_far = _FAR_LETTERS + sum(map(len, words)) // _LETTERS_PER_MISTAKE
     return _sorted((one for one in near if one.distance <= too_far), limit)
 

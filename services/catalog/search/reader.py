@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import tantivy
 
@@ -13,6 +14,8 @@ from services.catalog.search import schema
 
 # Hits read beyond those wanted: so many may share a rank without one being lost between two pages.
 _SLACK = 4
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +66,26 @@ class Tier:
 
 
 class Reader:
-    """Searches a snapshot; cheap to make."""
+    """Searches a snapshot; cheap to make.
 
-    def __init__(self, known: tantivy.Schema, searcher: tantivy.Searcher) -> None:
+    Args:
+        helpers: Threads that take a half of what can be done at once; without them it is done one after the other.
+    """
+
+    def __init__(self, known: tantivy.Schema, searcher: tantivy.Searcher, helpers: Executor | None = None) -> None:
         self.schema = known
         self.searcher = searcher
+        self._helpers = helpers
+
+    def together(self, first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
+        """Two looks at the index at once; neither may call this again, or all helpers could wait for each other."""
+        if self._helpers is None:
+            return first(), second()
+        other = self._helpers.submit(second)
+        try:
+            return first(), other.result()
+        finally:
+            wait([other])
 
     def document_count(self) -> int:
         """Models in the index."""

@@ -12,7 +12,7 @@ from services.catalog.domain.search import FACETS, FacetKind
 from services.catalog.domain.words import WORD_OF_ENGINE
 
 # Another number makes every replica build its index anew; it is part of the folder's name.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # Resource name of a model; the key of its document.
 NAME = "name"
@@ -51,18 +51,9 @@ NEVER = 10_000_000  # a day after the last one that a date can name
 # Long texts are cut into words by the engine, which does it on a thread of its own; a word longer than this is none.
 TEXT_TOKENIZER, _WORD_LENGTH_MAX = "text", 100
 _WORDS = {NAME_WORDS: "whitespace", TITLE_WORDS: "whitespace", LABEL_WORDS: "whitespace", TEXT_WORDS: TEXT_TOKENIZER}
-_NUMBERS = (
-    ID_LENGTH,
-    DISPLAY_LENGTH,
-    TITLE_LENGTH,
-    STANDING,
-    CLOSENESS,
-    PREVIEW,
-    LEGACY_DAY,
-    DEPRECATION_DAY,
-    RETIREMENT_DAY,
-    ANNOUNCED,
-)
+_NUMBERS = (ID_LENGTH, DISPLAY_LENGTH, TITLE_LENGTH, STANDING, CLOSENESS)
+# Few models have one of these within a range that is asked for, so they are looked up and not read through.
+_SELDOM = (PREVIEW, LEGACY_DAY, DEPRECATION_DAY, RETIREMENT_DAY, ANNOUNCED)
 
 
 def build_schema() -> tantivy.Schema:
@@ -77,6 +68,8 @@ def build_schema() -> tantivy.Schema:
         builder.add_text_field(field, tokenizer_name=tokenizer, index_option="basic")
     for field in _NUMBERS:
         builder.add_integer_field(field, fast=True)
+    for field in _SELDOM:
+        builder.add_integer_field(field, indexed=True)
     for facet in FACETS.values():
         if facet.kind is FacetKind.TEXT:
             builder.add_text_field(facet.name, fast=True, tokenizer_name="raw", index_option="basic")

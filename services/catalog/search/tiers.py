@@ -44,11 +44,12 @@ def exact_name(reader: Reader, words: Sequence[str]) -> tantivy.Query:
     )
 
 
-def tiers_of(reader: Reader, base: tantivy.Query, words: Sequence[str], spoken: Sequence[str]) -> list[Tier]:
+def tiers_of(reader: Reader, base: Sequence[tantivy.Query], words: Sequence[str], spoken: Sequence[str]) -> list[Tier]:
     """Exact name, name that begins so, all words in the name, then with the publisher, then with tags and tasks, then
     anywhere in the card.
 
     Args:
+        base: What each of them fulfils too.
         words: The telling words of the question, each once.
         spoken: All its words in their order.
     """
@@ -58,14 +59,14 @@ def tiers_of(reader: Reader, base: tantivy.Query, words: Sequence[str], spoken: 
     steps |= {reason: all_words(reader, field, words) for reason, field in _NESTED.items()}
     queries = list(steps.values())
     return [
-        Tier(without(both(base, step), queries[:number]), schema.CLOSENESS, reason)
+        Tier(without(both(*base, step), queries[:number]), schema.CLOSENESS, reason)
         for number, (reason, step) in enumerate(steps.items())
     ]
 
 
-def matching(reader: Reader, base: tantivy.Query, words: Sequence[str]) -> tantivy.Query:
+def matching(reader: Reader, base: Sequence[tantivy.Query], words: Sequence[str]) -> tantivy.Query:
     """Everything that any tier holds."""
-    return both(base, all_words(reader, schema.TEXT_WORDS, words)) if words else base
+    return both(*base, *(reader.term(schema.TEXT_WORDS, word) for word in words))
 
 
 def most_words(reader: Reader, words: Sequence[str]) -> tantivy.Query:

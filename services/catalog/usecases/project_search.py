@@ -16,6 +16,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.clock import Clock
 from chassis.database import DATABASE_ERRORS, Database
+from chassis.memory import release_free_memory
 from chassis.telemetry import get_logger, observe
 from services.catalog.search.documents import Names, document_of
 from services.catalog.search.generations import Generations
@@ -47,7 +48,7 @@ class ProjectionLimits:
         card_length_max: Characters of a card that can be found.
         rebuild_s_min: Between two times that it is built anew.
         retry_s: After the database or the index failed.
-        threads: Searches at once; more wait.
+        threads: Searches at once; more wait. Each may have another thread to help it.
         heap_bytes: Memory of the writer.
     """
 
@@ -80,6 +81,7 @@ class SearchProjection:
         # Writing is one thread's; it waits for disks and merges while the event loop goes on.
         self._writer = ThreadPoolExecutor(1, "search-writer")
         self._searchers = ThreadPoolExecutor(limits.threads, "search")
+        self._helpers = ThreadPoolExecutor(limits.threads, "search-helper")
         self._serving: SearchIndex | None = None
         self._building: SearchIndex | None = None
         self._position = 0
@@ -88,6 +90,8 @@ class SearchProjection:
         self._rebuild_not_before = 0.0
         self._rebuild_wanted = False
         self._is_counted = False
+        # Models put since memory was given back.
+        self._put_count = 0
         self.index_time: datetime | None = None
         # Changes that the index did not hold when it was last looked at, at most.
         self.pending = 0
@@ -149,12 +153,10 @@ class SearchProjection:
             names = await _names_for(session, models)
             self.pending = await newest_change(session) - self._position if models else 0
         if models:
-            # A fresh index is built from the beginning; what was there when it began comes once, and needs no search
-            # for a document to replace.
-            replace = models[-1].change_sequence > self._fresh_until
-            await self._write(lambda: self._put(building, models, names, replace=replace))
+            await self._write(lambda: self._put(building, models, names))
             self._commit_due_at = self._commit_due_at or time.monotonic() + self._limits.commit_s
             self._position = models[-1].change_sequence
+            self._put_count += len(models)
         caught_up = len(models) < self._limits.batch_models
         is_due = building.uncommitted >= self._limits.commit_models or time.monotonic() >= self._commit_due_at
         if building.uncommitted and (caught_up or is_due):
@@ -168,6 +170,9 @@ class SearchProjection:
             await self._begin_anew()
             return False
         if caught_up:
+            if self._put_count >= self._limits.commit_models:
+                await self._write(release_free_memory)
+                self._put_count = 0
             await self._take_over(building)
             self.index_time, self.pending = looked_at, 0
         return caught_up
@@ -181,7 +186,7 @@ class SearchProjection:
         serving = self._serving
         assert serving is not None  # noqa: S101 - opened before it is asked
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._searchers, serving.read, work)
+            return await asyncio.get_running_loop().run_in_executor(self._searchers, serving.read, work, self._helpers)
         except IndexDamaged as error:
             log.warning("the search index cannot be read; building another", error=str(error))
             self._rebuild_wanted = True
@@ -197,16 +202,24 @@ class SearchProjection:
         self._generations.release()
         self._writer.shutdown()
         self._searchers.shutdown()
+        self._helpers.shutdown()
 
     def _behind_s(self) -> float:
         return (self._clock.now() - self.index_time).total_seconds() if self.index_time else float("inf")
 
-    def _put(self, index: SearchIndex, models: Sequence[ChangedModel], names: Names, *, replace: bool) -> None:
-        documents: list[tuple[str, tantivy.Document | None]] = [
-            (model.name, None if model.withdrawn else document_of(model, names, self._limits.card_length_max))
-            for model in models
-        ]
-        index.put(documents, replace=replace)
+    def _put(self, index: SearchIndex, models: Sequence[ChangedModel], names: Names) -> None:
+        new: list[tuple[str, tantivy.Document | None]] = []
+        known: list[tuple[str, tantivy.Document | None]] = []
+        for model in models:
+            document = None if model.withdrawn else document_of(model, names, self._limits.card_length_max)
+            (new if self._is_new(model) else known).append((model.name, document))
+        index.put(new, replace=False)
+        index.put(known)
+
+    def _is_new(self, model: ChangedModel) -> bool:
+        """Whether the index cannot have the model yet, so that no document has to be looked for to be replaced: this is
+        its first change, or the index is built from the beginning and the model was there when that began."""
+        return model.change_sequence == model.first_sequence or model.change_sequence <= self._fresh_until
 
     async def _agrees(self, index: SearchIndex) -> bool:
         """Whether the index can be one of this database: it may have been put in another one's place."""

@@ -222,6 +222,7 @@ class _Batch:
                 "project_uid": "",
                 "digest": model.digest,
                 "change_sequence": sequence,
+                "first_sequence": sequence,
                 "create_time": self._now,
                 "update_time": self._now,
                 **model.values,

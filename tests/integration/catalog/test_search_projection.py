@@ -106,7 +106,7 @@ async def test_an_index_that_breaks_is_replaced_while_it_serves(database: Databa
 
         serving = replica.projection._serving
         assert serving is not None
-        kept, serving.read = serving.read, lambda work: kept(break_down)  # type: ignore[method-assign]
+        kept, serving.read = serving.read, lambda work, helpers: kept(break_down)  # type: ignore[method-assign]
         with pytest.raises(SearchUnavailable) as refused:
             await replica.ask("model")
         assert refused.value.retry_after_s

@@ -34,9 +34,13 @@ _VERSION_DEFAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class ChangedModel:
-    """A model as it is now, with what search finds it by; `stage` and the dates are its newest version's."""
+    """A model as it is now, with what search finds it by; `stage` and the dates are its newest version's.
+
+    `first_sequence` is the number of its first change.
+    """
 
     change_sequence: int
+    first_sequence: int
     name: str
     project_uid: str
     publisher: str
@@ -67,6 +71,7 @@ async def changed_models(session: AsyncSession, after: int, limit: int) -> list[
     query = (
         select(
             columns.change_sequence,
+            columns.first_sequence,
             columns.name,
             columns.project_uid,
             columns.publisher,

@@ -73,6 +73,8 @@ class ModelRow(CatalogTable, table=True):
     digest: str
     # Counts the changes of all models together, dense under the lock that writers take.
     change_sequence: int = Field(sa_type=BigInteger)
+    # Number of its first change: while that is its last one too, no index has seen it.
+    first_sequence: int = Field(default=0, sa_type=BigInteger)
     create_time: datetime = Field(sa_type=UtcTime)
     update_time: datetime = Field(sa_type=UtcTime)
 
