@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 import urllib.request
@@ -22,6 +23,8 @@ AUDIENCE = "modelyard"
 PRINCIPAL_LENGTH_MAX = 128
 _ISSUER_TIMEOUT_S = 5.0
 _ISSUER_RETRY_S = 5.0
+# Tokens of our own whose signature was checked before: checking takes longer than reading a model.
+_KNOWN_MAX = 4096
 _WAY_OUT = "pass a control-plane token as `authorization: Bearer …`; `modelyard token create` makes one"
 
 
@@ -76,6 +79,8 @@ class TokenVerifier:
         self._oidc_issuer = oidc_issuer
         self._oidc_audience = oidc_audience
         self._oidc_keys: jwt.PyJWKClient | None = None
+        # What our own tokens say and when they expire, by digest; an issuer's are asked for each time, its keys change.
+        self._known: dict[bytes, tuple[Claims, float]] = {}
 
     @classmethod
     def from_settings(cls, settings: ServiceSettings) -> TokenVerifier:
@@ -94,6 +99,10 @@ class TokenVerifier:
             Unauthenticated: expired, signed by someone else, for someone else, or no token at all.
             DependencyUnavailable: the OIDC issuer does not give its keys.
         """
+        digest = hashlib.sha256(token.encode()).digest()
+        known = self._known.get(digest)
+        if known is not None and known[1] > time.time():
+            return known[0]
         try:
             issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
             if self._oidc_issuer and issuer == self._oidc_issuer:
@@ -117,7 +126,11 @@ class TokenVerifier:
         except jwt.PyJWTError:
             raise Unauthenticated(f"the token is not valid here; {_WAY_OUT}") from None
         ours = claims.get("modelyard") or {}
-        return _claims(claims, is_admin=bool(ours.get("admin")), service=str(ours.get("service") or ""))
+        said = _claims(claims, is_admin=bool(ours.get("admin")), service=str(ours.get("service") or ""))
+        while len(self._known) >= _KNOWN_MAX:
+            del self._known[next(iter(self._known))]
+        self._known[digest] = said, float(claims["exp"])
+        return said
 
     async def _verify_oidc(self, token: str) -> dict[str, Any]:
         # The issuer's keys come over HTTP when they are not known yet: not on the event loop.

@@ -66,6 +66,11 @@ def answer(
         near_max: Most near names that are looked at; 0 looks for none.
         near_below: Near names are looked for where fewer models than this match the words as they stand.
     """
+
+    def look(matched: tantivy.Query, tiers: Sequence[Tier]) -> tuple[int, list[Hit]]:
+        """How many there are, and the page of them."""
+        return reader.together(lambda: reader.count(matched), lambda: reader.page(tiers, after, limit))
+
     spoken = words_of(question.text)
     words = telling_words(spoken)
     base = _base(reader, projects, question.filters, words, now)
@@ -75,20 +80,14 @@ def answer(
         if words and question.order.facet is None
         else browsing(reader, matched, question.order)
     )
-    total, hits = reader.together(lambda: reader.count(matched), lambda: reader.page(tiers, after, limit))
+    total, hits = look(matched, tiers)
     others: list[Near] = []
-    if words and total < max(near_below, 1):
-        # Mostly both are wanted, so nobody waits for the first to decide about the second.
-        looks_near = near_max > 0 and total < near_below and not reader.count(both(*base, exact_name(reader, words)))
-        looks_wide = not total and len(words) > 2
-        wide = both(*base, most_words(reader, words))
-        wide_tiers = [Tier(wide, schema.CLOSENESS, Reason.MOST_WORDS)]
-        others, (wide_total, wide_hits) = reader.together(
-            lambda: nearest(reader, base, matched, words, near_max) if looks_near else [],
-            lambda: (reader.count(wide), reader.page(wide_tiers, after, limit)) if looks_wide else (0, []),
-        )
-        if looks_wide and not others:
-            matched, tiers, total, hits = wide, wide_tiers, wide_total, wide_hits
+    if words and near_max and total < near_below and not reader.count(both(*base, exact_name(reader, words))):
+        others = nearest(reader, base, matched, words, near_max)
+    if not total and not others and len(words) > 2:
+        matched = both(*base, most_words(reader, words))
+        tiers = [Tier(matched, schema.CLOSENESS, Reason.MOST_WORDS)]
+        total, hits = look(matched, tiers)
     found = [FoundModel(hit, tiers[hit.tier].reason) for hit in hits]
     near = [FoundModel(Hit(len(tiers), one.distance, one.rank, one.name), Reason.NEAR, one.distance) for one in others]
     following = [one for one in near if after is None or _order(one.hit) > _order(after)]

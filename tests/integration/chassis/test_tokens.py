@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -109,6 +110,24 @@ async def test_our_own_token_says_who_it_is() -> None:
     service = await verifier.verify(issue_token(PRIVATE_KEY, "deploy", expires_s=60, service="deploy"))
     assert (admin.principal, admin.is_admin, admin.service) == ("ann", True, "")
     assert (service.principal, service.is_admin, service.service) == ("deploy", False, "deploy")
+
+
+async def test_a_token_that_was_taken_before_expires_all_the_same() -> None:
+    verifier = TokenVerifier(PUBLIC_KEY)
+    token = issue_token(PRIVATE_KEY, "ann", expires_s=1)
+    assert (await verifier.verify(token)) == (await verifier.verify(token))
+    await asyncio.sleep(1.1)
+    with pytest.raises(Unauthenticated, match="expired"):
+        await verifier.verify(token)
+
+
+async def test_a_token_that_was_taken_before_opens_nothing_to_others() -> None:
+    """With one letter of its signature changed it is no token."""
+    verifier = TokenVerifier(PUBLIC_KEY)
+    token = issue_token(PRIVATE_KEY, "ann", expires_s=60)
+    await verifier.verify(token)
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(token[:-3] + ("AAA" if token[-3:] != "AAA" else "BBB"))
 
 
 async def test_no_algorithm_is_no_signature() -> None:
