@@ -48,6 +48,7 @@ def changed(number: int, record: object) -> ChangedModel:
     lifecycle = facts["versions"][0].get("lifecycle", {})
     return ChangedModel(
         change_sequence=number,
+        first_sequence=number,
         name=f"publishers/{facts['publisher']}/models/{facts['model']}",
         project_uid="",
         publisher=facts["publisher"],
