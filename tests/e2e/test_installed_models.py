@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -154,6 +155,28 @@ async def test_their_code_samples_do_what_they_say(up: Up, project: str, install
         assert {sample["client"] for sample in samples} == {"curl", "openai", "grpc"}
         said = await asyncio.gather(*(run(sampled, sample) for sample in samples))
         assert all(said)
+
+
+@pytest.mark.parametrize(
+    ("model", "file", "rate", "held"),
+    [(SPEECH, WAV, "audio_s_per_s", {"audio_milliseconds": 3_325}), (IMAGES, PAGE, "images_per_s", {"images": 1})],
+)
+def test_they_are_measured_by_what_they_count(
+    up: Up, project: str, installed: object, model: str, file: Path, rate: str, held: dict[str, int]
+) -> None:
+    """With a file; without one there is nothing to send."""
+    assert "--file" in up.run("benchmark", "run", model, "-p", project, status=2).stderr
+    run = up.json("benchmark", "run", model, "-p", project, "--trials", "1", "--file", str(file))
+    assert float(run["metrics"][rate]) > 0
+    assert "first_token_mean_s" not in run["metrics"]
+    assert run["protocol"] == {
+        "trials": 1,
+        "requests_per_trial": 2,
+        "interval_s": 0,
+        "concurrency": 1,
+        "failed": 0,
+        **held,
+    }
 
 
 def test_they_are_tried_without_a_deployment(up: Up, project: str, installed: object) -> None:

@@ -29,6 +29,8 @@ PROTOCOL_WORDS = frozenset(
         "interval_s",
         "input_tokens",
         "output_tokens",
+        "audio_milliseconds",
+        "images",
         "concurrency",
         "failed",
     }
@@ -46,6 +48,8 @@ METRIC_WORDS = frozenset(
         "between_tokens_mean_s",
         "generated_tokens_per_s",
         "total_tokens_per_s",
+        "audio_s_per_s",
+        "images_per_s",
     }
 )
 _DECIMAL = re.compile(r"\d{1,9}(\.\d{1,9})?")

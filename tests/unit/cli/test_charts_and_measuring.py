@@ -57,6 +57,17 @@ def test_figures_of_a_stream() -> None:
     assert metrics["between_tokens_mean_s"] == pytest.approx(1 / 9)
 
 
+@pytest.mark.parametrize(
+    ("timing", "rate", "per_s"),
+    [(Timing(2.0, audio_s=7.0), "audio_s_per_s", 3.5), (Timing(0.5, images=1), "images_per_s", 2.0)],
+)
+def test_figures_of_what_has_no_tokens(timing: Timing, rate: str, per_s: float) -> None:
+    """How long it took, and how much of it a second."""
+    metrics = Measured([timing] * 2).metrics()
+    assert metrics[rate] == per_s
+    assert {name.partition("_")[0] for name in set(metrics) - {rate}} == {"latency"}
+
+
 def test_without_a_stream_the_first_token_comes_at_the_median() -> None:
     """And there are no gaps between tokens."""
     metrics = Measured([Timing(latency, None, 100, 0) for latency in (1.0, 2.0, 9.0)]).metrics()

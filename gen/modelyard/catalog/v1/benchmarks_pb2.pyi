@@ -270,15 +270,16 @@ class PerformanceRun(_message.Message):
 
     @_builtins.property
     def protocol(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """What was done: "trials", "requests_per_trial", "interval_s", "input_tokens", "output_tokens", "concurrency",
-        "failed".
+        """What was done: "trials", "requests_per_trial", "interval_s", "concurrency", "failed"; and what each request held:
+        "input_tokens" and "output_tokens", or "audio_milliseconds", or "images".
         """
 
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What came out, decimals. Seconds: "latency_mean_s", "latency_p50_s", "latency_p90_s", "latency_p95_s",
         "latency_p99_s", "first_token_mean_s", "first_token_p50_s", "first_token_p99_s", "between_tokens_mean_s". Tokens
-        per second, means: "generated_tokens_per_s", "total_tokens_per_s".
+        per second, means: "generated_tokens_per_s", "total_tokens_per_s"; seconds of audio and images per second, means:
+        "audio_s_per_s", "images_per_s".
         """
 
     def __init__(
