@@ -28,7 +28,7 @@ from cli.measure import (
     ask_transcription,
     measure,
 )
-from cli.output import Json, err, facts, json_document, moment, out, problem, short_name, table
+from cli.output import Json, enum_word, err, facts, json_document, moment, out, problem, short_name, table
 from cli.session import Project, UsageMistake, collect, connect, project_name, run
 from cli.temporary import temporary_deployment
 
