@@ -19,8 +19,9 @@ class ServiceSettings(BaseSettings):
     database_url: str = ""
     # Connections kept to PostgreSQL.
     database_pool_size_max: int = 10
-    # SQLite: pages the writer keeps in memory, bytes; its log grows as long before it is moved into the database.
+    # SQLite: pages the writer keeps in memory, bytes, and how long its log grows before it is moved into the database.
     database_cache_bytes: int = 4_096_000
+    database_log_bytes: int = 4_096_000
     # Upgrade the database at start; production may run `python -m services.X migrate` instead.
     migrate_on_start: bool = True
 

@@ -21,7 +21,7 @@ _LOCKED_RETRY_S = 0.02
 _STATEMENTS_MAX = 32
 _PAGE_BYTES = 4096
 # What SQLite itself takes for its log.
-CACHE_BYTES = 1000 * _PAGE_BYTES
+LOG_BYTES = CACHE_BYTES = 1000 * _PAGE_BYTES
 # Each of several readers has one of its own; what is read often lies in the machine's cache anyway.
 READER_CACHE_BYTES = 500 * _PAGE_BYTES
 
@@ -31,6 +31,7 @@ def sqlite_engine(
     *,
     busy_timeout_ms: int = 10_000,
     cache_bytes: int = CACHE_BYTES,
+    log_bytes: int = LOG_BYTES,
     read_only: bool = False,
     foreign_keys: bool = True,
     **options: Any,
@@ -38,8 +39,9 @@ def sqlite_engine(
     """An engine on a SQLite file whose transactions begin where SQLAlchemy says.
 
     Args:
-        cache_bytes: Pages kept in memory, and how long the log grows before it is moved into the database. Of a file
-            that is much larger every change in a random place costs a page in the log and one in the file.
+        cache_bytes: Pages kept in memory.
+        log_bytes: How long the log grows before it is moved into the database. Of a file that is much larger every
+            change in a random place costs a page in the log and one in the file, unless the log holds more of that page.
         read_only: Refuse to write, and begin without the write lock.
         foreign_keys: Off for migrations, which drop and make tables anew.
         options: For `create_async_engine`.
@@ -51,7 +53,7 @@ def sqlite_engine(
         "busy_timeout": str(int(busy_timeout_ms)),
         "synchronous": "full",
         "cache_size": str(-cache_bytes // 1024),
-        "wal_autocheckpoint": str(cache_bytes // _PAGE_BYTES),
+        "wal_autocheckpoint": str(log_bytes // _PAGE_BYTES),
         "foreign_keys": "on" if foreign_keys else "off",
         "query_only": "on" if read_only else "off",
     }

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.sql.dml import ReturningInsert
 
-from chassis.database.connections import CACHE_BYTES, JSON_CODEC, READER_CACHE_BYTES, sqlite_engine
+from chassis.database.connections import CACHE_BYTES, JSON_CODEC, LOG_BYTES, READER_CACHE_BYTES, sqlite_engine
 from chassis.database.migrations import migrate
 from chassis.database.session import Session
 from chassis.database.tables import ChassisTables
@@ -96,7 +96,8 @@ class Database:
         pool_size_max: Connections kept to PostgreSQL, or readers of a SQLite file beside its one writer.
         pool_timeout_s: How long to wait for a connection before giving up.
         busy_timeout_ms: How long SQLite waits for another process' lock.
-        cache_bytes: Pages that SQLite's writer keeps in memory, and length of its log.
+        cache_bytes: Pages that SQLite's writer keeps in memory.
+        log_bytes: How long SQLite's log grows before it is moved into the database.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Database:
         pool_timeout_s: float = 30.0,
         busy_timeout_ms: int = 10_000,
         cache_bytes: int = CACHE_BYTES,
+        log_bytes: int = LOG_BYTES,
     ) -> None:
         self.url = url
         self.tables = tables
@@ -116,7 +118,12 @@ class Database:
         self._writing = _WriterQueue() if self.is_sqlite else None
         if self.is_sqlite:
             self._writers = sqlite_engine(
-                url, busy_timeout_ms=busy_timeout_ms, cache_bytes=cache_bytes, pool_size=1, max_overflow=0
+                url,
+                busy_timeout_ms=busy_timeout_ms,
+                cache_bytes=cache_bytes,
+                log_bytes=log_bytes,
+                pool_size=1,
+                max_overflow=0,
             )
             self._readers = sqlite_engine(
                 url,

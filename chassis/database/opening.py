@@ -25,4 +25,5 @@ async def open_database(settings: ServiceSettings, service: str, tables: Chassis
         tables,
         pool_size_max=settings.database_pool_size_max,
         cache_bytes=settings.database_cache_bytes,
+        log_bytes=settings.database_log_bytes,
     )

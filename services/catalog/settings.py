@@ -26,8 +26,9 @@ class CatalogSettings(ServiceSettings):
 
     # Folder of collections, publishers, models, licences and instance types (YAML).
     content_dir: Path = SHIPPED
-    # A million models change pages all over the file.
+    # A large import changes pages all over the file; the longer the log, the more of those changes go into it as one.
     database_cache_bytes: int = 32_000_000
+    database_log_bytes: int = 256_000_000
     # Folder of the wheels that are installed on demand; deploy reads it too. Empty: `packages` in the data folder.
     packages_dir: Path | None = None
     # How often lifecycle dates are looked at, seconds.

@@ -122,10 +122,10 @@ async def export_assets(database: Database, model: str) -> AsyncIterator[list[tu
         async with database.reader() as session:
             rows = await stored.origins_page(session, model, after, _EXPORT_ASSETS_PER_PAGE)
         if rows:
-            yield [(row.version, zlib.decompress(row.document)) for row in rows]
+            yield [(name, zlib.decompress(document)) for name, document in rows]
         if len(rows) < _EXPORT_ASSETS_PER_PAGE:
             return
-        after = rows[-1].version
+        after, _ = rows[-1]
 
 
 def _read_all(incoming: Sequence[Incoming], limits: Limits) -> tuple[list[_Read], dict[int, Failure]]:

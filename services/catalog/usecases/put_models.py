@@ -286,7 +286,7 @@ class _Batch:
             }
         )
         if version.origin is not None:
-            self.origins.append({"version": version.name, "document": version.origin})
+            self.origins.append({"version_uid": uid, "document": version.origin})
         self.published.append((version.name, uid, stage))
 
     async def write(self, uow: UnitOfWork, database: Database) -> None:

@@ -148,20 +148,21 @@ async def versions(session: AsyncSession, names: Sequence[str]) -> dict[str, Ver
     return found
 
 
-async def origins_page(session: AsyncSession, model_name: str, after: str, limit: int) -> list[VersionOriginRow]:
-    """Versions as their publishers wrote them, by version name, after one; of one model, or of all that everybody sees."""
+async def origins_page(session: AsyncSession, model_name: str, after: str, limit: int) -> list[tuple[str, bytes]]:
+    """Versions as their publishers wrote them, deflated JSON by version name, after one; of one model, or of all that
+    everybody sees."""
     origins = table(VersionOriginRow)
     query = (
-        select(VersionOriginRow)
-        .join(_VERSION, _VERSION.c.name == origins.c.version)
+        select(_VERSION.c.name, origins.c.document)
+        .join(origins, origins.c.version_uid == _VERSION.c.uid)
         .join(_MODEL, _MODEL.c.name == _VERSION.c.model)
-        .where(origins.c.version > after, _MODEL.c.project_uid == "")
-        .order_by(origins.c.version)
+        .where(_VERSION.c.name > after, _MODEL.c.project_uid == "")
+        .order_by(_VERSION.c.name)
         .limit(limit)
     )
     if model_name:
         query = query.where(*of_model(model_name))
-    return list((await session.execute(query)).scalars())
+    return [(name, document) for name, document in await session.execute(query)]
 
 
 async def versions_of(session: AsyncSession, model_name: str) -> list[VersionRow]:

@@ -175,9 +175,9 @@ async def removable_models(session: AsyncSession, withdrawn_before: datetime, li
 async def remove_models(uow: UnitOfWork, names: Sequence[str]) -> None:
     """Delete models with their versions, texts, and who listed them."""
     uids = select(_MODEL.c.uid).where(_MODEL.c.name.in_(names))
-    versions = select(_VERSION.c.name).where(_VERSION.c.model.in_(names))
+    versions = select(_VERSION.c.uid).where(_VERSION.c.model.in_(names))
     await uow.session.execute(delete(ModelTextRow).where(table(ModelTextRow).c.model_uid.in_(uids)))
-    await uow.session.execute(delete(VersionOriginRow).where(table(VersionOriginRow).c.version.in_(versions)))
+    await uow.session.execute(delete(VersionOriginRow).where(table(VersionOriginRow).c.version_uid.in_(versions)))
     for row_class, column in (
         (VersionRow, _VERSION.c.model),
         (ModelTaskRow, table(ModelTaskRow).c.model),

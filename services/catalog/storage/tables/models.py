@@ -150,6 +150,7 @@ class VersionOriginRow(CatalogTable, table=True):
     """A version as its publisher wrote it, to be given back; beside the version, so that nothing else reads it."""
 
     __tablename__ = "version_origin"
-    version: str = Field(primary_key=True)
+    # By uid, which grows: what an import adds lies behind what is there, whatever the versions' names.
+    version_uid: str = Field(primary_key=True)
     # JSON, deflated by zlib.
     document: bytes
