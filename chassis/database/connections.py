@@ -40,8 +40,8 @@ def sqlite_engine(
 
     Args:
         cache_bytes: Pages kept in memory.
-        log_bytes: How long the log grows before it is moved into the database. Of a file that is much larger every
-            change in a random place costs a page in the log and one in the file, unless the log holds more of that page.
+        log_bytes: How long the log grows before SQLite moves it into the database by itself; 0 leaves that to
+            `checkpoint`.
         read_only: Refuse to write, and begin without the write lock.
         foreign_keys: Off for migrations, which drop and make tables anew.
         options: For `create_async_engine`.
@@ -73,6 +73,24 @@ def sqlite_engine(
         connection.exec_driver_sql(begin_statement)
 
     return engine
+
+
+async def checkpoint(engine: AsyncEngine, *, wait_ms: int) -> bool:
+    """Move the log into the database and begin it anew; whether no reader was in the way for so long.
+
+    SQLite's own way begins a log anew only where it meets no reader at that moment. Beside one that hardly ever pauses it
+    grows on, and from then on every commit moves its own pages.
+    """
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None  # noqa: S101 - it is connected
+        (before,) = await (await driver.execute("pragma busy_timeout")).fetchone()
+        await driver.execute(f"pragma busy_timeout={wait_ms}")
+        try:
+            is_busy, *_ = await (await driver.execute("pragma wal_checkpoint(truncate)")).fetchone()
+        finally:
+            await driver.execute(f"pragma busy_timeout={before}")
+    return not is_busy
 
 
 def _write_ahead(cursor: Any, busy_timeout_ms: int) -> None:

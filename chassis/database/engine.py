@@ -17,7 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.sql.dml import ReturningInsert
 
-from chassis.database.connections import CACHE_BYTES, JSON_CODEC, LOG_BYTES, READER_CACHE_BYTES, sqlite_engine
+from chassis.database.connections import (
+    CACHE_BYTES,
+    JSON_CODEC,
+    LOG_BYTES,
+    READER_CACHE_BYTES,
+    checkpoint,
+    sqlite_engine,
+)
 from chassis.database.migrations import migrate
 from chassis.database.session import Session
 from chassis.database.tables import ChassisTables
@@ -26,6 +33,8 @@ from chassis.ids import new_uid
 
 Statement = TypeVar("Statement", bound=Select[Any])
 
+# How long readers are waited for before the log is moved; writers wait meanwhile.
+_CHECKPOINT_WAIT_MS = 1000
 # The broker takes 1 MiB with its headers.
 MESSAGE_BYTES_MAX = 960 * 1024
 # What a database that is away or overloaded raises; drivers let some socket errors through.
@@ -116,12 +125,13 @@ class Database:
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         self.outbox_signal = asyncio.Event()
         self._writing = _WriterQueue() if self.is_sqlite else None
+        self._log = _Log(Path(f"{make_url(url).database}-wal"), log_bytes)
         if self.is_sqlite:
             self._writers = sqlite_engine(
                 url,
                 busy_timeout_ms=busy_timeout_ms,
                 cache_bytes=cache_bytes,
-                log_bytes=log_bytes,
+                log_bytes=0,
                 pool_size=1,
                 max_overflow=0,
             )
@@ -157,8 +167,11 @@ class Database:
             async with self._transaction() as uow:
                 yield uow
             return
-        async with self._writing.turn(), self._transaction() as uow:
-            yield uow
+        async with self._writing.turn():
+            async with self._transaction() as uow:
+                yield uow
+            if self._log.is_long():
+                self._log.moved(await checkpoint(self._writers, wait_ms=_CHECKPOINT_WAIT_MS))
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[UnitOfWork]:
@@ -222,6 +235,28 @@ def _insert_ignoring(table: Table, returning: tuple[Column[Any], ...], is_sqlite
 def _check_size(what: str, data: bytes) -> None:
     if len(data) > MESSAGE_BYTES_MAX:
         raise ValueError(f"message for {what} has {len(data)} bytes; {MESSAGE_BYTES_MAX} are allowed")
+
+
+class _Log:
+    """SQLite's log: when it is long enough to be moved into the database."""
+
+    def __init__(self, path: Path, bytes_max: int) -> None:
+        self._path = path
+        self._bytes_max = bytes_max
+        self._move_at = bytes_max
+
+    def is_long(self) -> bool:
+        return self._bytes() >= self._move_at
+
+    def moved(self, is_empty: bool) -> None:
+        """Where a reader was in the way it is tried again when as much has come."""
+        self._move_at = self._bytes_max if is_empty else self._bytes() + self._bytes_max
+
+    def _bytes(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
 
 
 class _WriterQueue:
