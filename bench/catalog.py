@@ -27,7 +27,7 @@ from embedded.platform import Platform, running_platform
 
 MODELS = 1_000_000
 # As `modelyard catalog import` sends them.
-ASSETS_PER_CALL, CALLS_AT_ONCE = 500, 2
+ASSETS_PER_CALL, CALLS_AT_ONCE = 1_000, 2
 SEARCHABLE_S_MAX = 1800.0
 PAGE_SIZE, DEEP_PAGE = 50, 10_000
 GETS, GETS_AT_ONCE = 4_000, 16

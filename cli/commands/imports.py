@@ -18,7 +18,7 @@ from cli.output import Json, err, json_document, out, table
 from cli.session import run
 
 # One call is one transaction, and stays well below the largest message.
-_BATCH_ASSETS, _BATCH_BYTES = 500, 4 * 1024 * 1024
+_BATCH_ASSETS, _BATCH_BYTES = 1000, 4 * 1024 * 1024
 
 imports = typer.Typer(help="Take models over from elsewhere.", no_args_is_help=True)
 catalog.add_typer(imports, name="import")
