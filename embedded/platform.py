@@ -135,8 +135,6 @@ class Platform:
             settings |= {"REST_ADDRESS": f"127.0.0.1:{ports['rest']}", "PROVIDER_KEYS_DIR": home.provider_keys}
         # What an operator sets in the environment wins over the embedded defaults.
         environment = {
-            # More arenas give glibc's threads heaps of their own, which keep what they once needed.
-            "MALLOC_ARENA_MAX": "2",
             **{prefix + name: str(value) for name, value in settings.items()},
             **self._environment,
             "MODELYARD_PARENT_PID": str(os.getpid()),

@@ -222,7 +222,7 @@ async def test_a_raw_client_that_leaves_ends_the_work(
 ) -> None:
     request_id = new_uid()
     request = service_pb2.ModelInferRequest(model_name="own")
-    for name, text in (("text_input", PROMPT), ("sampling_parameters", '{"temperature": 1.5}')):
+    for name, text in (("text_input", PROMPT), ("sampling_parameters", '{"temperature": 1.5, "seed": 3}')):
         request.inputs.add(name=name, datatype="BYTES", shape=[1])
         request.raw_input_contents.append(len(text).to_bytes(4, "little") + text.encode())
     for name in ("stream", "return_num_input_tokens", "return_num_output_tokens"):
