@@ -76,7 +76,7 @@ def sqlite_engine(
 
 
 async def checkpoint(engine: AsyncEngine, *, wait_ms: int) -> bool:
-    """Move the log into the database and begin it anew; whether no reader was in the way for so long.
+    """Move the log into the database and begin it anew; whether that was done: readers are waited for so long, no longer.
 
     SQLite's own way begins a log anew only where it meets no reader at that moment. Beside one that hardly ever pauses it
     grows on, and from then on every commit moves its own pages.
@@ -88,6 +88,9 @@ async def checkpoint(engine: AsyncEngine, *, wait_ms: int) -> bool:
         await driver.execute(f"pragma busy_timeout={wait_ms}")
         try:
             is_busy, *_ = await (await driver.execute("pragma wal_checkpoint(truncate)")).fetchone()
+        except sqlite3.Error:
+            # A full disk, say: what was committed is in the log, and whoever committed it is not told otherwise.
+            return False
         finally:
             await driver.execute(f"pragma busy_timeout={before}")
     return not is_busy
