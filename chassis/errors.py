@@ -167,3 +167,10 @@ class ClockBehind(Problem):
 
     code = Code.FAILED_PRECONDITION
     reason = "CLOCK_BEHIND"
+
+
+class DatabaseOrderUnfit(Problem):
+    """The database does not order texts by their bytes, as pages and ranges of names need it."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "DATABASE_ORDER_UNFIT"

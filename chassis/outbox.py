@@ -187,6 +187,8 @@ class OutboxRelay:
         async with self._database.unit_of_work() as uow:
             await uow.session.execute(delete(outbox).where(outbox.c.publish_time < now - self._keep))
             await uow.session.execute(delete(request).where(request.c.answer_time < now - self._answers_keep))
+        # Every row was read for that.
+        await self._database.release_memory()
 
 
 def _lane(row: Row[Any]) -> tuple[str, str]:

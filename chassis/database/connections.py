@@ -23,7 +23,7 @@ _PAGE_BYTES = 4096
 # What SQLite itself takes for its log.
 LOG_BYTES = CACHE_BYTES = 1000 * _PAGE_BYTES
 # Each of several readers has one of its own; what is read often lies in the machine's cache anyway.
-READER_CACHE_BYTES = 500 * _PAGE_BYTES
+READER_CACHE_BYTES = 250 * _PAGE_BYTES
 
 
 def sqlite_engine(
@@ -94,6 +94,14 @@ async def checkpoint(engine: AsyncEngine, *, wait_ms: int) -> bool:
         finally:
             await driver.execute(f"pragma busy_timeout={before}")
     return not is_busy
+
+
+async def release_pages(engine: AsyncEngine) -> None:
+    """Let a connection forget the pages that it keeps; what it reads next comes from the file."""
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None  # noqa: S101 - it is connected
+        await driver.execute("pragma shrink_memory")
 
 
 def _write_ahead(cursor: Any, busy_timeout_ms: int) -> None:

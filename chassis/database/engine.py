@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Row, Select, Table, insert
+from sqlalchemy import Column, Row, Select, Table, insert, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,11 +23,13 @@ from chassis.database.connections import (
     LOG_BYTES,
     READER_CACHE_BYTES,
     checkpoint,
+    release_pages,
     sqlite_engine,
 )
 from chassis.database.migrations import migrate
 from chassis.database.session import Session
 from chassis.database.tables import ChassisTables
+from chassis.errors import DatabaseOrderUnfit
 from chassis.events import Event, Projection, encode_projection
 from chassis.ids import new_uid
 
@@ -35,6 +37,8 @@ Statement = TypeVar("Statement", bound=Select[Any])
 
 # How long readers are waited for before the log is moved; writers wait meanwhile.
 _CHECKPOINT_WAIT_MS = 1000
+# In this order by their bytes; languages have them the other way round.
+_FIRST, _SECOND = "B", "a"
 # The broker takes 1 MiB with its headers.
 MESSAGE_BYTES_MAX = 960 * 1024
 # What a database that is away or overloaded raises; drivers let some socket errors through.
@@ -214,9 +218,29 @@ class Database:
             added.extend(result.all())
         return added
 
+    async def check_order(self) -> None:
+        """Find out whether texts are ordered by their bytes: pages end, and ranges of names begin, where names do.
+
+        Raises:
+            DatabaseOrderUnfit: they are ordered by a language, as PostgreSQL does where nothing else is said.
+        """
+        async with self.reader() as session:
+            is_by_bytes = (await session.execute(select(literal(_FIRST) < literal(_SECOND)))).scalar_one()
+        if not is_by_bytes:
+            raise DatabaseOrderUnfit(
+                f"the database {make_url(self.url).database!r} orders texts by a language, not by their bytes, and lists "
+                "would leave rows out; make it with `createdb --template=template0 --locale=C`"
+            )
+
     async def migrate(self, script_location: Path) -> None:
         """Upgrade to the newest migration; one that is there already is left alone."""
         await migrate(self.url, script_location)
+
+    async def release_memory(self) -> None:
+        """Give back the memory that SQLite's writer keeps, after more work at once than usual."""
+        if self._writing is not None:
+            async with self._writing.turn():
+                await release_pages(self._writers)
 
     async def dispose(self) -> None:
         """Close every connection."""

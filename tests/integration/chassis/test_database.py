@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table, insert, select
 
-from chassis.database import DATABASE_ERRORS, Database, ExactDecimal, UtcTime, chassis_tables, is_mistake
+from chassis.database import DATABASE_ERRORS, Database, ExactDecimal, UtcTime, chassis_tables, engine, is_mistake
+from chassis.errors import DatabaseOrderUnfit
 from chassis.events import Event, Projection
 from tests.conftest import DatabaseFactory
 
@@ -220,3 +221,27 @@ async def test_a_text_that_postgresql_cannot_store_is_a_mistake(database: Databa
         async with database.unit_of_work() as uow:
             await uow.session.execute(statement)
     assert is_mistake(refused.value)
+
+
+async def test_a_database_that_orders_texts_by_a_language_is_refused(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There ranges of names would leave rows out. No locale but C is sure to be installed, so what is asked is turned
+    round instead."""
+    await database.check_order()
+    monkeypatch.setattr(engine, "_FIRST", "a")
+    monkeypatch.setattr(engine, "_SECOND", "B")
+    with pytest.raises(DatabaseOrderUnfit, match="orders texts by a language"):
+        await database.check_order()
+
+
+async def test_memory_is_given_back_between_two_units_of_work(database: Database) -> None:
+    """It waits its turn like any writer, and loses nothing."""
+
+    async def write(name: str) -> None:
+        async with database.unit_of_work() as uow:
+            await uow.session.execute(insert(NOTE).values(id=name))
+            await asyncio.sleep(0)
+
+    await asyncio.gather(write("a"), database.release_memory(), write("b"), database.release_memory())
+    assert await count_of(database, NOTE) == 2
