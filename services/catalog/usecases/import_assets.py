@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlmodel.ext.asyncio.session import AsyncSession
-
 from chassis.clock import Clock
 from chassis.database import Database, UnitOfWork
 from services.catalog.domain.errors import ModelNotFound
@@ -64,19 +62,19 @@ class ImportResult:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """An asset that is right, and its place in the batch."""
+    """An asset that is right, its place in the batch, and what its publisher is called."""
 
     place: int
     path: str
     parsed: ParsedAsset
+    publisher: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """Assets of different versions, and the models they make; `publishers` are ids by what they are called."""
+    """Assets of different versions by the name of the model they make, oldest first; and those models."""
 
-    read: Sequence[_Read]
-    publishers: dict[str, str]
+    versions: dict[str, list[_Read]]
     models: list[PreparedModel]
 
 
@@ -87,19 +85,25 @@ async def import_assets(database: Database, clock: Clock, incoming: Sequence[Inc
     another one writes.
     """
     read, failures = await asyncio.to_thread(_read_all, incoming, limits)
+    wanted = {one.publisher: slug(one.publisher) for one in read}
     async with database.reader() as session:
-        publishers = await _publishers(session, read)
-    rounds = await asyncio.to_thread(lambda: [_prepared(distinct, publishers) for distinct in _rounds(read)])
+        known = await publisher_ids(session, wanted)
+        has_collection = await session.get(CollectionRow, COLLECTION) is not None
+    publishers = wanted | known
+    rounds = await asyncio.to_thread(_prepared, read, publishers)
     result = ImportResult()
     async with database.unit_of_work() as uow:
         # Before the first publisher is written: two imports that each hold one the other wants would wait for ever.
         await take_turns(uow, database)
-        await _ensure_collection(uow, database)
+        if not has_collection:
+            await _ensure_collection(uow, database)
+        # Publishers are never removed, so only those that were not there can have come meanwhile, and with another id.
+        if missing := {name: one for name, one in wanted.items() if name not in known}:
+            made = known | await _put_publishers(uow, database, missing)
+            if made != publishers:
+                rounds = _prepared(read, made)
         for one in rounds:
-            publishers = await _put_publishers(uow, database, one.read)
-            # A publisher of such a name may have come meanwhile, with another id.
-            current = one if publishers.items() <= one.publishers.items() else _prepared(one.read, publishers)
-            failures |= await _put(uow, database, clock.now(), current, result)
+            failures |= await _put(uow, database, clock.now(), one, result)
     result.failed = [failures[place] for place in sorted(failures)]
     return result
 
@@ -133,42 +137,38 @@ def _read_all(incoming: Sequence[Incoming], limits: Limits) -> tuple[list[_Read]
     failures: dict[int, Failure] = {}
     for place, asset in enumerate(incoming):
         try:
-            read.append(_Read(place, asset.path, parse_asset(asset.document, limits)))
+            parsed = parse_asset(asset.document, limits)
+            read.append(_Read(place, asset.path, parsed, publisher_name(parsed.asset)))
         except AssetRefused as refused:
             failures[place] = Failure(asset.path, refused.field, refused.reason)
     return read, failures
 
 
-def _rounds(read: Sequence[_Read]) -> list[list[_Read]]:
-    """Split a batch so that no round holds one version twice: the second is compared with the first, once stored."""
+def _prepared(read: Sequence[_Read], publishers: dict[str, str]) -> list[_Round]:
+    """What is stored, as far as it needs no turn; publishers are ids by what they are called.
+
+    No round holds one version twice: the second is compared with the first, once stored.
+    """
     rounds: list[list[_Read]] = []
     seen: dict[tuple[str, str, int], int] = {}
     for one in read:
         asset = one.parsed.asset
-        key = (slug(publisher_name(asset)), asset.name, asset.version)
+        key = (publishers[one.publisher], asset.name, asset.version)
         number = seen.get(key, 0)
         seen[key] = number + 1
         if number == len(rounds):
             rounds.append([])
         rounds[number].append(one)
-    return rounds
+    return [_round(distinct, publishers) for distinct in rounds]
 
 
-def _prepared(read: Sequence[_Read], publishers: dict[str, str]) -> _Round:
-    """What a round stores, as far as it needs no turn."""
-    versions = _by_model(read, publishers)
-    records = [record_of(name.split("/")[1], [one.parsed for one in group]) for name, group in versions.items()]
-    return _Round(read, publishers, prepare_models(records))
-
-
-def _by_model(read: Sequence[_Read], publishers: dict[str, str]) -> dict[str, list[_Read]]:
-    """Assets by the name of the model they are versions of, oldest first."""
+def _round(read: Sequence[_Read], publishers: dict[str, str]) -> _Round:
     versions: dict[str, list[_Read]] = {}
     for one in sorted(read, key=lambda one: one.parsed.asset.version):
-        asset = one.parsed.asset
-        name = MODEL.format(publisher=publishers[publisher_name(asset)], model=asset.name)
+        name = MODEL.format(publisher=publishers[one.publisher], model=one.parsed.asset.name)
         versions.setdefault(name, []).append(one)
-    return versions
+    records = [record_of(name.split("/")[1], [one.parsed for one in group]) for name, group in versions.items()]
+    return _Round(versions, prepare_models(records))
 
 
 async def _put(
@@ -176,12 +176,12 @@ async def _put(
 ) -> dict[int, Failure]:
     """Store a round, count what became of it, and return what failed by place."""
     put = await put_models(uow, database, now, SOURCE, current.models)
-    versions = _by_model(current.read, current.publishers)
+    refused = {refusal.model: refusal for refusal in put.refused}
     failures: dict[int, Failure] = {}
-    for refusal in put.refused:
-        for one in versions.pop(refusal.model):
-            failures[one.place] = Failure(one.path, refusal.field, refusal.reason)
-    for name, group in versions.items():
+    for name, group in current.versions.items():
+        if refusal := refused.get(name):
+            failures |= {one.place: Failure(one.path, refusal.field, refusal.reason) for one in group}
+            continue
         imported = _imported(name, [one.parsed.asset.version for one in group], put)
         result.imported += imported
         result.unchanged += len(group) - imported
@@ -196,28 +196,14 @@ def _imported(name: str, versions: Sequence[int], put: PutResult) -> int:
     return len(touched)
 
 
-async def _publishers(session: AsyncSession, read: Sequence[_Read]) -> dict[str, str]:
-    """Ids of publishers by what they are called, as they are or will be.
-
-    A name belongs to the publisher that is called so, in any case, else to the one whose id is its slug.
-    """
-    slugs = _slugs(read)
-    return slugs | await publisher_ids(session, slugs)
-
-
-async def _put_publishers(uow: UnitOfWork, database: Database, read: Sequence[_Read]) -> dict[str, str]:
-    """The same for a round; those that are not there are made."""
-    slugs = _slugs(read)
-    known = await publisher_ids(uow.session, slugs)
-    made = {one: {"id": one, "display_name": name, "website": ""} for name, one in slugs.items() if name not in known}
+async def _put_publishers(uow: UnitOfWork, database: Database, wanted: dict[str, str]) -> dict[str, str]:
+    """Ids of publishers by what they are called; those that are not there are made with the ids that are wanted."""
+    known = await publisher_ids(uow.session, wanted)
+    made = {one: {"id": one, "display_name": name, "website": ""} for name, one in wanted.items() if name not in known}
     if made:
         publishers = table(PublisherRow)
         await database.insert_ignoring(uow, publishers, list(made.values()), returning=[publishers.c.id])
-    return slugs | known
-
-
-def _slugs(read: Sequence[_Read]) -> dict[str, str]:
-    return {name: slug(name) for name in sorted({publisher_name(one.parsed.asset) for one in read})}
+    return wanted | known
 
 
 async def _ensure_collection(uow: UnitOfWork, database: Database) -> None:

@@ -129,8 +129,9 @@ async def put_models(
 
 
 async def _load(uow: UnitOfWork, rows: dict[str, ModelRow], to_put: dict[str, PreparedModel]) -> _Known:
-    version_names = [version.name for model in to_put.values() for version in model.versions]
+    # What is not there has no versions either.
     stored = [rows[name] for name in to_put if name in rows]
+    version_names = [version.name for row in stored for version in to_put[row.name].versions]
     return _Known(
         models=rows,
         texts=await texts_of(uow.session, [row.uid for row in stored]),

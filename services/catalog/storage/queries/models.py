@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from modelyard.catalog.v1 import catalog_pb2
 from sqlalchemy import ColumnElement, Select, bindparam, delete, func, select, union_all
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -23,6 +24,7 @@ from services.catalog.storage.tables import (
 _MODEL, _VERSION = table(ModelRow), table(VersionRow)
 # Names in one statement; databases bound the parameters of one.
 _NAMES_PER_STATEMENT = 500
+_TASKS = [name.removeprefix("TASK_") for name in catalog_pb2.Task.DESCRIPTOR.values_by_name]
 
 
 async def model(session: AsyncSession, name: str) -> ModelRow | None:
@@ -77,7 +79,13 @@ async def listed_models(session: AsyncSession, narrowed: Narrowed, after: str, l
 async def forget_tasks(session: AsyncSession, names: Sequence[str]) -> None:
     """Take some models out of the lists by task."""
     for part in _parts(names):
-        await session.execute(delete(table(ModelTaskRow)).where(table(ModelTaskRow).c.model.in_(part)))
+        await session.execute(delete(table(ModelTaskRow)).where(*tasks_of(part)))
+
+
+def tasks_of(names: Sequence[str]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """The rows that list some models by task, by their key: an index by model would cost every import more."""
+    columns = table(ModelTaskRow).c
+    return columns.task.in_(_TASKS), columns.model.in_(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +175,7 @@ async def origins_page(session: AsyncSession, model_name: str, after: str, limit
 
 async def versions_of(session: AsyncSession, model_name: str) -> list[VersionRow]:
     """Every version of a model, oldest first."""
-    query = select(VersionRow).where(_VERSION.c.model == model_name).order_by(_VERSION.c.position)
+    query = select(VersionRow).where(*of_model(model_name)).order_by(_VERSION.c.position)
     return list((await session.execute(query)).scalars())
 
 
@@ -182,9 +190,9 @@ async def versions_page(session: AsyncSession, model_name: str, before: int, lim
     return list((await session.execute(query)).scalars())
 
 
-def of_model(name: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def of_model(name: str | ColumnElement[str]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """The versions of a model by their key, which begins with the model's name; "0" follows "/"."""
-    return _VERSION.c.name > f"{name}/versions/", _VERSION.c.name < f"{name}/versions0"
+    return _VERSION.c.name > name + "/versions/", _VERSION.c.name < name + "/versions0"
 
 
 async def versions_due(session: AsyncSession, today: date) -> list[VersionRow]:
@@ -213,7 +221,9 @@ async def newest_change(session: AsyncSession) -> int:
 
 async def newest_create_time(session: AsyncSession) -> datetime | None:
     """When the newest version entered the catalog; None while there is none."""
-    newest: datetime | None = (await session.execute(select(func.max(_VERSION.c.create_time)))).scalar_one()
+    # Uids grow with time, and have an index.
+    query = select(_VERSION.c.create_time).order_by(_VERSION.c.uid.desc()).limit(1)
+    newest: datetime | None = (await session.execute(query)).scalar_one_or_none()
     return newest
 
 

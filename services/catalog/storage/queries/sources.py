@@ -10,6 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chassis.database import Database, UnitOfWork
 from services.catalog.domain.sources import SyncState
+from services.catalog.storage.queries.models import of_model, tasks_of
 from services.catalog.storage.queries.pages import table
 from services.catalog.storage.tables import (
     ModelRow,
@@ -175,12 +176,12 @@ async def removable_models(session: AsyncSession, withdrawn_before: datetime, li
 async def remove_models(uow: UnitOfWork, names: Sequence[str]) -> None:
     """Delete models with their versions, texts, and who listed them."""
     uids = select(_MODEL.c.uid).where(_MODEL.c.name.in_(names))
-    versions = select(_VERSION.c.uid).where(_VERSION.c.model.in_(names))
+    versions = select(_VERSION.c.uid).join(_MODEL, and_(*of_model(_MODEL.c.name))).where(_MODEL.c.name.in_(names))
     await uow.session.execute(delete(ModelTextRow).where(table(ModelTextRow).c.model_uid.in_(uids)))
     await uow.session.execute(delete(VersionOriginRow).where(table(VersionOriginRow).c.version_uid.in_(versions)))
+    await uow.session.execute(delete(VersionRow).where(_VERSION.c.uid.in_(versions)))
+    await uow.session.execute(delete(ModelTaskRow).where(*tasks_of(names)))
     for row_class, column in (
-        (VersionRow, _VERSION.c.model),
-        (ModelTaskRow, table(ModelTaskRow).c.model),
         (SourceModelRow, _LISTED.c.model),
         (ScoreRow, table(ScoreRow).c.model),
         (ModelRow, _MODEL.c.name),

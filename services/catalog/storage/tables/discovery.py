@@ -14,7 +14,7 @@ class ModelTaskRow(CatalogTable, table=True):
     __tablename__ = "model_task"
     # Name of `modelyard.catalog.v1.Task` without its prefix.
     task: str = Field(primary_key=True)
-    model: str = Field(primary_key=True, index=True)
+    model: str = Field(primary_key=True)
 
 
 class SeenPriceRow(CatalogTable, table=True):

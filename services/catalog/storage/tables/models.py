@@ -44,6 +44,9 @@ class ModelRow(CatalogTable, table=True):
     __table_args__ = (
         Index("ix_model_listed", "name", "collection", "usability", "project_uid"),
         Index("ix_model_change", "change_sequence", "withdrawn"),
+        Index(
+            "ix_model_withdrawn", "update_time", sqlite_where=text("withdrawn = 1"), postgresql_where=text("withdrawn")
+        ),
         Index("ix_model_own", "project_uid", "name", sqlite_where=_OWN, postgresql_where=_OWN),
     )
     name: str = Field(primary_key=True)
