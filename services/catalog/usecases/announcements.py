@@ -16,7 +16,7 @@ from services.catalog.storage.queries.models import versions
 from services.catalog.storage.queries.pages import take_turns
 from services.catalog.storage.tables import AnnouncedChangeRow
 
-_PER_TRANSACTION = 500
+_VERSIONS_PER_TRANSACTION = 500
 
 
 async def announce_changes(database: Database, clock: Clock, announce_days: Sequence[int]) -> int:
@@ -25,21 +25,25 @@ async def announce_changes(database: Database, clock: Clock, announce_days: Sequ
     Args:
         announce_days: How many days ahead, in any order.
     """
+    today = clock.now().date()
+    async with database.reader() as session:
+        wanted = sorted({ahead.model_version for ahead, _ in await _due(session, today, announce_days)})
     total = 0
-    while announced := await _announce_some(database, clock, announce_days):
-        total += announced
+    for start in range(0, len(wanted), _VERSIONS_PER_TRANSACTION):
+        total += await _announce(database, clock, announce_days, wanted[start : start + _VERSIONS_PER_TRANSACTION])
+    if total:
+        # Every version that something is ahead of was read for that.
+        await database.release_memory()
     return total
 
 
-async def _announce_some(database: Database, clock: Clock, announce_days: Sequence[int]) -> int:
+async def _announce(database: Database, clock: Clock, announce_days: Sequence[int], names: Sequence[str]) -> int:
+    """Announce what is due of some versions, as they are once nobody else changes them."""
     now = clock.now()
-    async with database.reader() as session:
-        if not await _due(session, now.date(), announce_days):
-            return 0
     async with database.unit_of_work() as uow:
         await take_turns(uow, database)
-        due = (await _due(uow.session, now.date(), announce_days))[:_PER_TRANSACTION]
-        rows = await versions(uow.session, sorted({ahead.model_version for ahead, _ in due}))
+        due = await _due(uow.session, now.date(), announce_days, names)
+        rows = await versions(uow.session, names)
         for ahead, days in due:
             row = rows[ahead.model_version]
             row.event_sequence += 1
@@ -53,12 +57,14 @@ async def _announce_some(database: Database, clock: Clock, announce_days: Sequen
     return len(due)
 
 
-async def _due(session: AsyncSession, today: date, announce_days: Sequence[int]) -> list[tuple[Ahead, int]]:
-    """Changes with the announcement that is due; what was missed collapses into the nearest."""
+async def _due(
+    session: AsyncSession, today: date, announce_days: Sequence[int], names: Sequence[str] | None = None
+) -> list[tuple[Ahead, int]]:
+    """Changes with the announcement that is due, of some versions or of all; what was missed collapses into the nearest."""
     if not announce_days:
         return []
     found = []
-    for ahead in await changes_ahead(session, today, today + timedelta(days=max(announce_days))):
+    for ahead in await changes_ahead(session, today, today + timedelta(days=max(announce_days)), names):
         days = announcement_due((ahead.day - today).days, announce_days)
         if days is not None and (ahead.announced_days is None or days < ahead.announced_days):
             found.append((ahead, days))

@@ -41,11 +41,19 @@ async def announce_stages(database: Database, clock: Clock) -> int:
 
 
 async def watch_dates(database: Database, clock: Clock, check_s: float, announce_days: Sequence[int]) -> None:
-    """Announce stages and what is ahead for ever; what comes while the database is away is announced when it is back."""
+    """Announce stages and what is ahead for ever; what comes while the database is away is announced when it is back.
+
+    Versions are looked through when the day or a model has changed, not each time.
+    """
+    seen: tuple[date, int] | None = None
     while True:
         try:
-            await announce_stages(database, clock)
-            await announce_changes(database, clock, announce_days)
+            async with database.reader() as session:
+                current = clock.now().date(), await newest_change(session)
+            if current != seen:
+                await announce_stages(database, clock)
+                await announce_changes(database, clock, announce_days)
+                seen = current
         except DATABASE_ERRORS as error:
             log.warning("lifecycle dates wait", error=str(error), retry_s=check_s)
         await asyncio.sleep(check_s)

@@ -54,8 +54,10 @@ async def changes_ahead_page(
     ]
 
 
-async def changes_ahead(session: AsyncSession, today: date, last: date) -> list[Ahead]:
-    """Changes of all versions until a day, with what was announced of them."""
+async def changes_ahead(
+    session: AsyncSession, today: date, last: date, names: Sequence[str] | None = None
+) -> list[Ahead]:
+    """Changes until a day, of some versions or of all, with what was announced of them."""
     ahead = union_all(*(_ahead(change, today, last) for change in Change)).subquery()
     same = and_(
         _ANNOUNCED.c.version_uid == ahead.c.uid,
@@ -63,6 +65,8 @@ async def changes_ahead(session: AsyncSession, today: date, last: date) -> list[
         _ANNOUNCED.c.day == ahead.c.day,
     )
     query = select(ahead, _ANNOUNCED.c.days_ahead).outerjoin(_ANNOUNCED, same).order_by(ahead.c.day, ahead.c.name)
+    if names is not None:
+        query = query.where(ahead.c.name.in_(names))
     return [
         Ahead(row.name, Change(row.change), date.fromisoformat(row.day), row.replacement, row.days_ahead)
         for row in await session.execute(query)
