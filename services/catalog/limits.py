@@ -114,6 +114,7 @@ def projection_limits(settings: CatalogSettings) -> ProjectionLimits:
         batch_models=settings.search_batch_models,
         commit_models=settings.search_commit_models,
         commit_s=settings.search_commit_s,
+        commit_few_models=settings.search_commit_few_models,
         card_length_max=settings.search_card_length_max,
         rebuild_s_min=settings.search_rebuild_s_min,
         threads=settings.search_threads,

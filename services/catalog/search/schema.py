@@ -12,7 +12,7 @@ from services.catalog.domain.search import FACETS, FacetKind
 from services.catalog.domain.words import WORD_OF_ENGINE
 
 # Another number makes every replica build its index anew; it is part of the folder's name.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 # Resource name of a model; the key of its document.
 NAME = "name"
@@ -26,9 +26,10 @@ NAME_WORDS = "name_words"
 TITLE_WORDS = "title_words"
 LABEL_WORDS = "label_words"
 TEXT_WORDS = "text_words"
-# The words that a name begins with, as one term for each number of them up to OPENING_WORDS.
+# The words that a name begins with, as one term for each number of them up to OPENING_WORDS. Hardly two names begin
+# with more in common: whoever asks for more words finds them by the words alone.
 OPENINGS = "openings"
-OPENING_WORDS = 6
+OPENING_WORDS = 4
 # How many telling words its id, its display name, and publisher and id together have.
 ID_LENGTH = "id_length"
 DISPLAY_LENGTH = "display_length"

@@ -44,9 +44,11 @@ class ProjectionLimits:
         poll_s: Between two looks at the database.
         batch_models: Models read at once.
         commit_models: Models after which a long catch-up is made visible and durable.
-        commit_s: At most so long after the first of them.
+        commit_s: At most so long after the first of them, and at least so long after the commit before.
+        commit_few_models: As many are made visible at once.
         card_length_max: Characters of a card that can be found.
         rebuild_s_min: Between two times that it is built anew.
+        rest_s: Without work, before the memory that it took is given back.
         retry_s: After the database or the index failed.
         threads: Searches at once; more wait. Each may have another thread to help it.
         heap_bytes: Memory of the writer.
@@ -56,8 +58,10 @@ class ProjectionLimits:
     batch_models: int = 500
     commit_models: int = 20_000
     commit_s: float = 10.0
+    commit_few_models: int = 100
     card_length_max: int = 65_536
     rebuild_s_min: float = 600.0
+    rest_s: float = 3.0
     retry_s: float = 5.0
     threads: int = 2
     heap_bytes: int = 30_000_000
@@ -87,11 +91,14 @@ class SearchProjection:
         self._position = 0
         self._fresh_until = 0
         self._commit_due_at = 0.0
+        self._commit_again_at = 0.0
         self._rebuild_not_before = 0.0
         self._rebuild_wanted = False
         self._is_counted = False
-        # Models put since memory was given back.
+        # Whether more memory was taken since it was last given back, and when the last work ended.
+        self._may_release = False
         self._put_count = 0
+        self._worked_at = 0.0
         self.index_time: datetime | None = None
         # Changes that the index did not hold when it was last looked at, at most.
         self.pending = 0
@@ -148,34 +155,60 @@ class SearchProjection:
         building = self._building
         assert building is not None  # noqa: S101 - opened before it is stepped
         looked_at = self._clock.now()
-        async with self._database.reader() as session:
-            models = await changed_models(session, self._position, self._limits.batch_models)
-            names = await _names_for(session, models)
-            self.pending = await newest_change(session) - self._position if models else 0
-        if models:
-            await self._write(lambda: self._put(building, models, names))
-            self._commit_due_at = self._commit_due_at or time.monotonic() + self._limits.commit_s
-            self._position = models[-1].change_sequence
-            self._put_count += len(models)
-        caught_up = len(models) < self._limits.batch_models
-        is_due = building.uncommitted >= self._limits.commit_models or time.monotonic() >= self._commit_due_at
-        if building.uncommitted and (caught_up or is_due):
-            async with self._database.reader() as session:
-                position = Position(self._position, await first_uid(session))
-            await self._write(lambda: building.commit(position))
-            self._commit_due_at = 0.0
+        caught_up = await self._take_in(building) < self._limits.batch_models
+        if building.uncommitted and self._is_commit_due(building, caught_up):
+            await self._commit(building)
+        elif building.uncommitted and caught_up:
+            await asyncio.sleep(self._limits.poll_s)
+            return False
         may_rebuild = time.monotonic() >= self._rebuild_not_before
         if caught_up and not self._is_counted and not await self._count_agrees(building) and may_rebuild:
             log.warning("the search index holds models that are gone; building another", position=self._position)
             await self._begin_anew()
             return False
+        await self._rest()
         if caught_up:
-            if self._put_count >= self._limits.commit_models:
-                await self._write(release_free_memory)
-                self._put_count = 0
             await self._take_over(building)
             self.index_time, self.pending = looked_at, 0
         return caught_up
+
+    async def _take_in(self, building: SearchIndex) -> int:
+        """Read the next changes; return how many."""
+        async with self._database.reader() as session:
+            models = await changed_models(session, self._position, self._limits.batch_models)
+            if not models:
+                return 0
+            names = await _names_for(session, models)
+            self.pending = await newest_change(session) - building.position.change
+        await self._write(lambda: self._put(building, models, names))
+        self._commit_due_at = self._commit_due_at or time.monotonic() + self._limits.commit_s
+        self._position = models[-1].change_sequence
+        self._put_count += len(models)
+        self._may_release |= self._put_count >= self._limits.commit_models
+        self._worked_at = time.monotonic()
+        return len(models)
+
+    def _is_commit_due(self, building: SearchIndex, caught_up: bool) -> bool:
+        """Few changes are made visible at once. So many come in an import, which goes on: a commit of each of its calls
+        would leave an index in pieces."""
+        now = time.monotonic()
+        if building.uncommitted >= self._limits.commit_models or now >= self._commit_due_at:
+            return True
+        return caught_up and (building.uncommitted <= self._limits.commit_few_models or now >= self._commit_again_at)
+
+    async def _commit(self, building: SearchIndex) -> None:
+        async with self._database.reader() as session:
+            position = Position(self._position, await first_uid(session))
+        await self._write(lambda: building.commit(position))
+        self._commit_due_at = 0.0
+        self._commit_again_at = time.monotonic() + self._limits.commit_s
+
+    async def _rest(self) -> None:
+        """Give memory back when searches, or many models at once, have taken it and no more come."""
+        if self._may_release and time.monotonic() >= self._worked_at + self._limits.rest_s:
+            self._may_release, self._put_count = False, 0
+            await self._database.release_memory()
+            await self._write(release_free_memory)
 
     async def search(self, work: Callable[[Reader], Result]) -> Result:
         """Read the index that answers, off the event loop.
@@ -185,6 +218,7 @@ class SearchProjection:
         """
         serving = self._serving
         assert serving is not None  # noqa: S101 - opened before it is asked
+        self._may_release, self._worked_at = True, time.monotonic()
         try:
             return await asyncio.get_running_loop().run_in_executor(self._searchers, serving.read, work, self._helpers)
         except IndexDamaged as error:
@@ -289,8 +323,6 @@ class SearchProjection:
 
 
 async def _names_for(session: AsyncSession, models: Sequence[ChangedModel]) -> Names:
-    if not models:
-        return Names({}, {}, {})
     collections = await collection_rows(session)
     return Names(
         collection_kinds={row.id: row.kind for row in collections},

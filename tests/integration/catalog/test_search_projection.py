@@ -53,6 +53,20 @@ async def test_changes_are_followed(database: Database, tmp_path: Path) -> None:
         assert sorted(ids_of(response)) == [name for name in NAMES if name != NAMES[1]]
 
 
+async def test_changes_that_follow_each_other_share_a_commit(database: Database, tmp_path: Path) -> None:
+    """Where they are many; until then the answer counts them."""
+    async with searched(database, tmp_path / "index", commit_few_models=0, commit_s=0.3) as replica:
+        await replica.put(record("newcomer"))
+        assert not await replica.projection.step()
+        response = await replica.ask("newcomer")
+        assert (ids_of(response), response.pending_changes) == ([], 1)
+        await replica.put(record("latecomer"))
+        await replica.catch_up()
+        response = await replica.ask("comer")
+        assert response.pending_changes == 0
+        assert [await replica.names(name) for name in ("newcomer", "latecomer")] == [["newcomer"], ["latecomer"]]
+
+
 async def test_replicas_give_the_same_order(database: Database, tmp_path: Path) -> None:
     """One built at once and one that followed, in segments of their own: page by page the same."""
     async with searched(database, tmp_path / "followed", batch_models=3, commit_models=3) as followed:
