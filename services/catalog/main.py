@@ -30,6 +30,7 @@ from chassis.database import Database, open_database
 from chassis.dead_letters import Handlers
 from chassis.http_server import HttpServer
 from chassis.inbox import Consumer
+from chassis.memory import share_heaps
 from chassis.outbox import OutboxRelay
 from chassis.rpc import RpcServer, ServedService, service_channel
 from chassis.rpc.client import token_from_file
@@ -75,10 +76,13 @@ from services.catalog.usecases.sync_sources import Syncer
 
 MIGRATIONS = Path(__file__).parent / "storage" / "migrations"
 PACKAGE = "modelyard.catalog.v1"
+# As many threads work at once: Python's lock lets one, beside it the index and the database.
+_HEAPS = 4
 
 
 async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     """Run until the context says stop."""
+    share_heaps(_HEAPS)
     database = await open_database(settings, "catalog", CHASSIS, MIGRATIONS)
     clock = context.clock
     async with database.reader() as session:

@@ -17,7 +17,6 @@ from chassis.errors import EtagMismatch, InvalidArgument
 from chassis.ids import new_uid
 from chassis.rpc.idempotency import answered_before, remember_answer
 from services.catalog.artifacts.sources import STORE
-from services.catalog.artifacts.triton_config import read_triton_config
 from services.catalog.domain.lifecycle import Stage
 from services.catalog.domain.names import OWN_MODEL, OWN_VERSION
 from services.catalog.domain.own.describe import CONFIGURATION, ServingLimits, describe, wanted_texts
@@ -32,6 +31,7 @@ from services.catalog.domain.own.rules import (
     next_version_id,
     with_labels,
 )
+from services.catalog.domain.own.triton_repository import TritonConfig
 from services.catalog.domain.paths import check_file_name
 from services.catalog.domain.records import ArtifactRecord, VersionRecord, identity_of
 from services.catalog.events.published import versions_published
@@ -166,16 +166,23 @@ async def _read(
                 f"{name} has {content.size_bytes} bytes; at most {_TEXT_BYTES_MAX} are read", field="files"
             )
         texts[name] = await read_small(content.sha256, content.size_bytes)
-    configurations = {
-        name: read_triton_config(name, text) for name, text in texts.items() if name.rpartition("/")[2] == CONFIGURATION
-    }
-    served = describe(files, texts, configurations, parameters, serving_limits)
+    served = describe(files, texts, _triton_configs(texts), parameters, serving_limits)
     card = _words(texts, ("README.md",))
     if len(card) > _CARD_CHARACTERS_MAX:
         raise ModelFilesInvalid(
             f"README.md has {len(card)} characters; a card has at most {_CARD_CHARACTERS_MAX}", field="files"
         )
     return _Registered(contents, files, served, card, _words(texts, _LICENSE_FILES))
+
+
+def _triton_configs(texts: dict[str, bytes]) -> dict[str, TritonConfig]:
+    written = {name: text for name, text in texts.items() if name.rpartition("/")[2] == CONFIGURATION}
+    if not written:
+        return {}
+    # Not before there is one: Triton's messages come with numpy, 12 MB that few catalogs need.
+    from services.catalog.artifacts.triton_config import read_triton_config
+
+    return {name: read_triton_config(name, text) for name, text in written.items()}
 
 
 def _words(texts: Mapping[str, bytes], names: Sequence[str]) -> str:
