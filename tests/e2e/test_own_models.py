@@ -138,6 +138,18 @@ def test_a_triton_repository(place: Place, tmp_path: Path) -> None:
     place.comes_back("own/doubler", {name: folder / name for name in DOUBLER}, tmp_path / "back")
 
 
+def test_they_are_tried(place: Place) -> None:
+    """Without a deployment, by their own project alone; raw tensors have no trial."""
+    pieces = [json.loads(line) for line in place.run("models", "try", "own/smol", "Hello", "--json").splitlines()]
+    *said, last = [piece for piece in pieces if not piece["progress"]]
+    assert "".join(piece["text"] for piece in said)
+    assert int(last["usage"]["output_tokens"]) > 0
+    assert "raw tensors" in place.run("models", "try", "own/doubler", "Hello", status=1)
+    place.up.run("project", "create", "nosy")
+    refused = place.up.run("models", "try", f"projects/{PROJECT}/models/smol", "Hello", "-p", "nosy", status=1)
+    assert "MODEL_NOT_FOUND" in refused.stderr
+
+
 def test_it_has_labels_and_is_archived(place: Place) -> None:
     """A label is taken wherever a version is."""
     assert place.json("models", "label", "doubler", "stable=first")["labels"] == {"stable": "first"}

@@ -137,8 +137,12 @@ class Trials:
                 usage=Counts(answered.input_tokens, 0),
                 id=answered.id,
             )
-        else:
+        elif catalog_pb2.TASK_TRANSCRIPTION in tasks or catalog_pb2.TASK_IMAGE_CLASSIFICATION in tasks:
             raise TaskNotSupported("the model takes no text; send it an audio file or an image", field="text")
+        else:
+            raise TaskNotSupported(
+                "the model answers neither chats nor texts with vectors, so it cannot be tried: deploy it", field="text"
+            )
 
     async def _ask_with_file(
         self, key: routes_pb2.KeyAccess, endpoint: str, tasks: Container[int], file: bytes
