@@ -15,6 +15,7 @@ from chassis.database import Database
 from services.catalog.main import MIGRATIONS
 from services.catalog.settings import CatalogSettings
 from services.catalog.sources.azureml.format import Limits
+from services.catalog.storage.queries.pages import take_turns
 from services.catalog.storage.tables import CHASSIS, ModelRow, ModelTextRow, PublisherRow, VersionRow
 from services.catalog.usecases.import_assets import Failure, ImportResult, export_assets, import_assets
 from services.catalog.usecases.sync_content import sync_content
@@ -158,6 +159,19 @@ async def test_a_publisher_is_made_or_found_by_what_it_is_called(make_database: 
         "mistral": "Mistral AI",
         "stability-ai": "Stability AI",
     }
+
+
+async def test_a_publisher_that_comes_meanwhile_has_the_models(make_database: DatabaseFactory) -> None:
+    """Under its own id, though they were worked out for another."""
+    database = await make_database(CHASSIS, MIGRATIONS)
+    async with database.unit_of_work() as uow:
+        await take_turns(uow, database)
+        importing = asyncio.create_task(take(database, an_asset(system_metadata=metadata(publisher="Mistral AI"))))
+        await asyncio.sleep(0.2)  # it has looked, and waits for its turn
+        uow.session.add(PublisherRow(id="mistral", display_name="Mistral AI", website=""))
+    assert counts(await importing) == (1, 0, 0)
+    assert [row.publisher for row in await rows(database, ModelRow)] == ["mistral"]
+    assert [row.id for row in await rows(database, PublisherRow)] == ["mistral"]
 
 
 async def test_a_model_of_the_content_is_not_taken_over(make_database: DatabaseFactory) -> None:
