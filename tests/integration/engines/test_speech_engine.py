@@ -170,7 +170,7 @@ async def test_a_full_queue_refuses_and_a_short_file_does_not_wait_for_long_ones
     calls = [asyncio.create_task(speech_engine.transcribe(repeated(12), temperature=ONE_TRY)) for _ in range(8)]
     ended = await asyncio.gather(*calls, return_exceptions=True)
     refused = [str(one) for one in ended if isinstance(one, EngineRefused)]
-    assert refused
+    assert refused, ended
     assert all(read_refusal(said) == ("ENGINE_BUSY", {"waiting": "2", "waiting_max": "2"}) for said in refused)
     answered = [one for one in ended if isinstance(one, list)]
     assert len(answered) + len(refused) == 8

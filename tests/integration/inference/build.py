@@ -67,8 +67,12 @@ async def settle_calls(journal: Journal, count: int, outcome: Outcome = Outcome.
 
 
 def frames(folder: Path) -> list[journal_pb2.JournalFrame]:
-    """What stands on disk, oldest first."""
-    return [frame for path in segment_paths(folder) for _, frame in read_frames(path)]
+    """What stands on disk, oldest first; a segment may be deleted while it is looked for."""
+    found: list[journal_pb2.JournalFrame] = []
+    for path in segment_paths(folder):
+        with contextlib.suppress(FileNotFoundError):
+            found += [frame for _, frame in read_frames(path)]
+    return found
 
 
 def steps(folder: Path, step: str) -> list[int]:
