@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -81,9 +83,7 @@ async def checkpoint(engine: AsyncEngine, *, wait_ms: int) -> bool:
     SQLite's own way begins a log anew only where it meets no reader at that moment. Beside one that hardly ever pauses it
     grows on, and from then on every commit moves its own pages.
     """
-    async with engine.connect() as connection:
-        driver = (await connection.get_raw_connection()).driver_connection
-        assert driver is not None  # noqa: S101 - it is connected
+    async with _driver(engine) as driver:
         (before,) = await (await driver.execute("pragma busy_timeout")).fetchone()
         await driver.execute(f"pragma busy_timeout={wait_ms}")
         try:
@@ -98,10 +98,17 @@ async def checkpoint(engine: AsyncEngine, *, wait_ms: int) -> bool:
 
 async def release_pages(engine: AsyncEngine) -> None:
     """Let a connection forget the pages that it keeps; what it reads next comes from the file."""
+    async with _driver(engine) as driver:
+        await driver.execute("pragma shrink_memory")
+
+
+@asynccontextmanager
+async def _driver(engine: AsyncEngine) -> AsyncIterator[Any]:
+    """A connection without SQLAlchemy's transaction around it: what is asked of it runs outside of one."""
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
         assert driver is not None  # noqa: S101 - it is connected
-        await driver.execute("pragma shrink_memory")
+        yield driver
 
 
 def _write_ahead(cursor: Any, busy_timeout_ms: int) -> None:
