@@ -140,8 +140,7 @@ def test_a_triton_repository(place: Place, tmp_path: Path) -> None:
 
 def test_they_are_tried(place: Place) -> None:
     """Without a deployment, by their own project alone; raw tensors have no trial."""
-    pieces = [json.loads(line) for line in place.run("models", "try", "own/smol", "Hello", "--json").splitlines()]
-    *said, last = [piece for piece in pieces if not piece["progress"]]
+    *said, last = place.up.tried("own/smol", "Hello", PROJECT)
     assert "".join(piece["text"] for piece in said)
     assert int(last["usage"]["output_tokens"]) > 0
     assert "raw tensors" in place.run("models", "try", "own/doubler", "Hello", status=1)

@@ -199,8 +199,7 @@ async def test_a_call_is_billed_to_the_buyer_as_it_is_to_the_reseller(up: Up, re
 
 async def test_a_trial_costs_the_reseller_and_nobody_else(up: Up, reseller: Up, shop: Shop) -> None:
     """The provider counts it; the project that tries has nothing to pay."""
-    tried = reseller.run("models", "try", "publishers/wholesale/models/chat", "Hello", "-p", "retail", "--json")
-    *said, last = [piece for piece in map(json.loads, tried.stdout.splitlines()) if not piece["progress"]]
+    *said, last = reseller.tried("publishers/wholesale/models/chat", "Hello", "retail")
     assert "".join(piece["text"] for piece in said)
     usage = int(last["usage"]["input_tokens"]), int(last["usage"]["output_tokens"])
     assert usage[1] > 0

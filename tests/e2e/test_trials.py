@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 from modelyard.inference.v1 import trials_pb2
 from modelyard_client import Modelyard, ModelyardError
@@ -24,22 +21,16 @@ def project(up: Up) -> str:
     return PROJECT
 
 
-def tried(up: Up, project: str, model: str, text: str) -> list[dict[str, Any]]:
-    """What comes back, piece by piece, without what was waited for."""
-    lines = up.run("models", "try", model, text, "-p", project, "--json").stdout.splitlines()
-    return [piece for piece in map(json.loads, lines) if not piece["progress"]]
-
-
 def test_a_chat_model_answers_in_words(up: Up, project: str) -> None:
     """At most as many tokens as a trial gives, and the usage at the end."""
-    *said, last = tried(up, project, "smollm2-135m-instruct", "What is gravity?")
+    *said, last = up.tried("smollm2-135m-instruct", "What is gravity?", project)
     assert "".join(piece["text"] for piece in said)
     assert 0 < int(last["usage"]["output_tokens"]) <= 128
 
 
 def test_an_embedding_model_answers_in_numbers(up: Up, project: str) -> None:
     """One vector of the model's length."""
-    (answer,) = tried(up, project, "all-minilm-l6-v2", "Gravity")
+    (answer,) = up.tried("all-minilm-l6-v2", "Gravity", project)
     assert len(answer["embedding"]) == 384
 
 

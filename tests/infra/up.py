@@ -89,6 +89,11 @@ class Up:
         except json.JSONDecodeError:
             return json.loads(text.splitlines()[-1])
 
+    def tried(self, model: str, text: str, project: str) -> list[dict[str, Any]]:
+        """What comes back of a try, piece by piece, without what was waited for."""
+        lines = self.run("models", "try", model, text, "-p", project, "--json").stdout.splitlines()
+        return [piece for piece in map(json.loads, lines) if not piece["progress"]]
+
     def get(self, path: str) -> tuple[int, dict[str, str], str]:
         """GET from the REST face: status, headers by lower-case name, text."""
         return self.send("GET", path)

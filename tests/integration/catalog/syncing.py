@@ -119,6 +119,16 @@ class Platform:
         await self.syncer.sync(claim)
         return await self.run_named(run.name)
 
+    async def held_up(self, *batches: Batch) -> tuple[asyncio.Event, asyncio.Task[None]]:
+        """A sync that has begun, and hands these on once the event is set."""
+        gate = asyncio.Event()
+        self.adapter.steps = [gate, *batches]
+        claim = await self.syncer.claim()
+        assert claim is not None
+        syncing = asyncio.create_task(self.syncer.sync(claim))
+        await asyncio.sleep(0)
+        return gate, syncing
+
     async def run_named(self, name: str) -> sources_pb2.SyncRun:
         return await self.servicer.GetSyncRun(sources_pb2.GetSyncRunRequest(name=name), None)
 

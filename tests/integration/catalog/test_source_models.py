@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import pytest_asyncio
 from modelyard.catalog.v1 import events_pb2, sources_pb2
 
 from services.catalog.domain.errors import SourceNotFound
-from services.catalog.storage.tables import CHASSIS, CatalogTable
 from services.catalog.usecases.sync_sources import remove_withdrawn
-from tests.conftest import DatabaseFactory
-from tests.integration.catalog.syncing import NAME, STORED, Platform, a_batch, a_platform, a_target
-
-
-@pytest_asyncio.fixture
-async def platform(make_database: DatabaseFactory) -> Platform:
-    return await a_platform(await make_database(CHASSIS, CatalogTable.metadata))
-
+from tests.integration.catalog.syncing import NAME, STORED, Platform, a_batch, a_target
 
 # What leaves a source
 

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
-import pytest_asyncio
 from modelyard.catalog.v1 import sources_pb2
 
 from chassis.errors import EtagMismatch
 from services.catalog.domain.errors import SourceExists, SourceInvalid
 from services.catalog.domain.sources import SyncState
 from services.catalog.sources.interface import Batch, Failure
-from services.catalog.storage.tables import CHASSIS, CatalogTable
-from tests.conftest import DatabaseFactory
-from tests.integration.catalog.syncing import NAME, Platform, a_batch, a_platform, a_source
-
-
-@pytest_asyncio.fixture
-async def platform(make_database: DatabaseFactory) -> Platform:
-    return await a_platform(await make_database(CHASSIS, CatalogTable.metadata))
-
+from tests.integration.catalog.syncing import NAME, Platform, a_batch, a_source
 
 # Previews
 
@@ -84,12 +73,7 @@ async def test_a_source_fills_a_collection_of_its_kind(platform: Platform, colle
 
 async def test_a_changed_source_ends_its_run_and_begins_another(platform: Platform) -> None:
     created = await platform.create()
-    gate = asyncio.Event()
-    platform.adapter.steps = [gate, a_batch("a")]
-    claim = await platform.syncer.claim()
-    assert claim is not None
-    reading = asyncio.create_task(platform.syncer.sync(claim))
-    await asyncio.sleep(0)
+    gate, reading = await platform.held_up(a_batch("a"))
     changed = a_source(exclude=["a"], name=NAME, etag=created.etag)
     update = sources_pb2.UpdateModelSourceRequest(source=changed)
     answer = await platform.servicer.UpdateModelSource(update, None)

@@ -6,23 +6,16 @@ import asyncio
 import contextlib
 from datetime import timedelta
 
-import pytest_asyncio
 from modelyard.catalog.v1 import events_pb2, providers_pb2, sources_pb2
 from sqlalchemy import select
 
 from services.catalog.domain.errors import SourceUnavailable
 from services.catalog.domain.sources import SyncState
 from services.catalog.sources.interface import Batch, Failure
-from services.catalog.storage.tables import CHASSIS, CatalogTable, SyncRunRow
+from services.catalog.storage.tables import SyncRunRow
 from services.catalog.usecases.sync_sources import RESUMES_MAX, Syncer, SyncLimits
-from tests.conftest import DatabaseFactory
 from tests.infra.instances import wait_until
-from tests.integration.catalog.syncing import NAME, TODAY, Platform, a_batch, a_platform, a_target
-
-
-@pytest_asyncio.fixture
-async def platform(make_database: DatabaseFactory) -> Platform:
-    return await a_platform(await make_database(CHASSIS, CatalogTable.metadata))
+from tests.integration.catalog.syncing import NAME, TODAY, Platform, a_batch, a_target
 
 
 async def test_a_sync_brings_models_with_where_their_provider_answers(platform: Platform) -> None:
@@ -121,12 +114,7 @@ async def test_a_run_whose_process_died_goes_on_where_it_was(platform: Platform)
 async def test_a_process_that_lost_its_lease_stores_nothing_more(platform: Platform) -> None:
     """It was only slow, and finds out before it writes."""
     await platform.create()
-    gate = asyncio.Event()
-    platform.adapter.steps = [gate, a_batch("a")]
-    claim = await platform.syncer.claim()
-    assert claim is not None
-    slow = asyncio.create_task(platform.syncer.sync(claim))
-    await asyncio.sleep(0)
+    gate, slow = await platform.held_up(a_batch("a"))
     platform.clock.advance(61)
     assert await platform.restarted().claim() is not None
     gate.set()
