@@ -18,6 +18,7 @@ from typing import Any
 from google.protobuf.message import Message
 from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import routes_pb2
+from modelyard.inference.v1 import journal_pb2
 from modelyard.type.v1 import money_pb2, usage_pb2
 
 from chassis.bus import Bus
@@ -160,7 +161,7 @@ class DataPath:
     async def put_route(
         self, endpoint: str, *deployments: routes_pb2.RouteDeployment, serverless: bool = True, **changes: Any
     ) -> routes_pb2.Route:
-        """An endpoint of the project."""
+        """An endpoint of the project, once calls find it."""
         uid = new_uid()
         route = routes_pb2.Route(
             **{
@@ -175,7 +176,21 @@ class DataPath:
         )
         route.create_time.FromSeconds(1_700_000_000)
         await self._put("routes", uid, route)
+        await self._found(route)
         return route
+
+    async def _found(self, route: routes_pb2.Route) -> None:
+        """Wait until a key of its project is shown its deployments."""
+        key = await self.put_key(project_uid=route.project_uid)
+        wanted = {f"{route.endpoint}/{one.deployment}" for one in route.deployments}
+        deadline_s = time.monotonic() + READY_S_MAX
+        while True:
+            models = (await self.send("GET", "/v1/models", key=key)).json()["data"]
+            if wanted <= {model["id"] for model in models}:
+                return
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"inference does not know {sorted(wanted)} after {READY_S_MAX:.0f} s")
+            await asyncio.sleep(0.01)
 
     async def _put(self, bucket: str, key: str, value: Message) -> None:
         assert self._deploy is not None
@@ -206,19 +221,24 @@ class DataPath:
             writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
             return await read_answer(reader)
 
+    def frames(self) -> list[journal_pb2.JournalFrame]:
+        """What is on disk of calls, oldest first."""
+        return [frame for path in segment_paths(self.journal_dir) for _, frame in read_frames(path)]
+
     def records(self) -> list[Billed]:
         """Settled calls on disk, oldest first."""
-        frames = [frame for path in segment_paths(self.journal_dir) for _, frame in read_frames(path)]
-        return [Billed(frame.settled) for frame in frames if frame.WhichOneof("step") == "settled"]
+        return [Billed(frame.settled) for frame in self.frames() if frame.WhichOneof("step") == "settled"]
 
     async def opened(self, request_id: str) -> None:
         """Wait until a call is admitted and its opening is on disk."""
 
-        def is_open() -> bool:
-            frames = [frame for path in segment_paths(self.journal_dir) for _, frame in read_frames(path)]
-            return any(frame.opened.request_id == request_id for frame in frames)
+        await wait_until(lambda: any(frame.opened.request_id == request_id for frame in self.frames()))
 
-        await wait_until(is_open)
+    def has_progress(self, request_id: str) -> bool:
+        """Whether tokens of an open call are on disk: from then on a crash costs less than all of its bill."""
+        frames = self.frames()
+        of_call = {frame.opened.journal_seq for frame in frames if frame.opened.request_id == request_id}
+        return any(frame.progress.output_tokens and frame.progress.journal_seq in of_call for frame in frames)
 
     async def billed(self, request_id: str) -> Billed:
         """The one record of a request, by the id the client sent, once it is on disk."""
