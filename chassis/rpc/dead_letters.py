@@ -32,7 +32,7 @@ class DeadLetterServicer(dead_letters_pb2_grpc.DeadLetterServiceServicer):
 
     def served(self) -> ServedService:
         """For the service's RPC server."""
-        return ServedService(SERVICE, dead_letters_pb2_grpc.add_DeadLetterServiceServicer_to_server, self)
+        return ServedService(SERVICE, dead_letters_pb2_grpc, self)
 
     async def ListDeadLetters(
         self, request: dead_letters_pb2.ListDeadLettersRequest, context: Context

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import grpc
@@ -59,11 +60,20 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class ServedService:
-    """One servicer, how it is added, and its full name, such as "modelyard.deploy.v1.DeployService"."""
+    """One servicer of a contract.
+
+    `name` is the service's full name, such as "modelyard.deploy.v1.DeployService"; `contract` the module that gRPC's
+    compiler made for it, such as `deploy_pb2_grpc`.
+    """
 
     name: str
-    add: Callable[[Any, grpc.aio.Server], None]
+    contract: ModuleType
     servicer: Any
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Let a server answer for it."""
+        add = getattr(self.contract, f"add_{self.name.rpartition('.')[2]}Servicer_to_server")
+        add(self.servicer, server)
 
 
 def tls_from_settings(settings: ServiceSettings) -> Tls | None:
@@ -128,7 +138,7 @@ class RpcServer:
         self._names = [served.name for served in services]
         reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self._server)
         for served in services:
-            served.add(served.servicer, self._server)
+            served.add_to(self._server)
         self._host = address.rpartition(":")[0]
         if tls is None:
             self.port = self._server.add_insecure_port(address)

@@ -68,9 +68,7 @@ async def main(context: ServiceContext, settings: BillingSettings) -> None:
     server = RpcServer.from_settings(
         settings,
         [
-            ServedService(
-                "modelyard.billing.v1.BillingService", billing_pb2_grpc.add_BillingServiceServicer_to_server, servicer
-            ),
+            ServedService("modelyard.billing.v1.BillingService", billing_pb2_grpc, servicer),
             dead_letters.served(),
         ],
         AccessPolicy(verifier, directory),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 from modelyard.catalog.v1 import (
     artifacts_pb2_grpc,
@@ -136,26 +134,30 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
     )
     governance = GovernanceServicer(database, clock, naming, neighbours, policy_entries_max=settings.policy_entries_max)
     served = [
-        _served(catalog_pb2_grpc, "CatalogService", CatalogServicer(database, clock, naming)),
-        _served(
+        ServedService(f"{PACKAGE}.CatalogService", catalog_pb2_grpc, CatalogServicer(database, clock, naming)),
+        ServedService(
+            f"{PACKAGE}.ArtifactService",
             artifacts_pb2_grpc,
-            "ArtifactService",
             ArtifactServicer(database, clock, naming, signer, reader, directory.projects_of, http_url=http_url),
         ),
-        _served(benchmarks_pb2_grpc, "BenchmarkService", BenchmarkServicer(database, clock, neighbours)),
-        _served(code_samples_pb2_grpc, "CodeSampleService", CodeSampleServicer(database, naming, code_samples)),
-        _served(governance_pb2_grpc, "GovernanceService", governance),
-        _served(lifecycle_pb2_grpc, "LifecycleService", LifecycleServicer(database, clock)),
-        _served(imports_pb2_grpc, "ImportService", ImportServicer(database, clock, settings)),
-        _served(search_pb2_grpc, "SearchService", search),
-        _served(hub_pb2_grpc, "HubService", HubServicer(database, clock, source_hub)),
-        _served(
+        ServedService(
+            f"{PACKAGE}.BenchmarkService", benchmarks_pb2_grpc, BenchmarkServicer(database, clock, neighbours)
+        ),
+        ServedService(
+            f"{PACKAGE}.CodeSampleService", code_samples_pb2_grpc, CodeSampleServicer(database, naming, code_samples)
+        ),
+        ServedService(f"{PACKAGE}.GovernanceService", governance_pb2_grpc, governance),
+        ServedService(f"{PACKAGE}.LifecycleService", lifecycle_pb2_grpc, LifecycleServicer(database, clock)),
+        ServedService(f"{PACKAGE}.ImportService", imports_pb2_grpc, ImportServicer(database, clock, settings)),
+        ServedService(f"{PACKAGE}.SearchService", search_pb2_grpc, search),
+        ServedService(f"{PACKAGE}.HubService", hub_pb2_grpc, HubServicer(database, clock, source_hub)),
+        ServedService(
+            f"{PACKAGE}.InstallService",
             installs_pb2_grpc,
-            "InstallService",
             InstallServicer(database, clock, settings.content_dir, packages, notice),
         ),
-        _served(sources_pb2_grpc, "SourceService", _sources(context, database, settings, hubs)),
-        _served(registry_pb2_grpc, "RegistryService", _registry(context, database, settings, store)),
+        ServedService(f"{PACKAGE}.SourceService", sources_pb2_grpc, _sources(context, database, settings, hubs)),
+        ServedService(f"{PACKAGE}.RegistryService", registry_pb2_grpc, _registry(context, database, settings, store)),
         dead_letters.served(),
     ]
     server = RpcServer.from_settings(settings, served, access)
@@ -174,11 +176,6 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
         await projection.close()
         await bus.close()
         await database.dispose()
-
-
-def _served(contract: ModuleType, name: str, servicer: Any) -> ServedService:
-    """A servicer as one of the catalog's services; its contract's module says how it is added."""
-    return ServedService(f"{PACKAGE}.{name}", getattr(contract, f"add_{name}Servicer_to_server"), servicer)
 
 
 def _registry(

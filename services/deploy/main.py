@@ -130,12 +130,10 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
     server = RpcServer.from_settings(
         settings,
         [
-            ServedService(DEPLOY_SERVICE, deploy_pb2_grpc.add_DeployServiceServicer_to_server, deploy_servicer),
-            ServedService(PROJECT_SERVICE, deploy_pb2_grpc.add_ProjectServiceServicer_to_server, project_servicer),
-            ServedService(
-                NOTICE_SERVICE, notices_pb2_grpc.add_NoticeServiceServicer_to_server, NoticeServicer(database)
-            ),
-            ServedService(TRIAL_SERVICE, trials_pb2_grpc.add_TrialServiceServicer_to_server, trial_servicer),
+            ServedService(DEPLOY_SERVICE, deploy_pb2_grpc, deploy_servicer),
+            ServedService(PROJECT_SERVICE, deploy_pb2_grpc, project_servicer),
+            ServedService(NOTICE_SERVICE, notices_pb2_grpc, NoticeServicer(database)),
+            ServedService(TRIAL_SERVICE, trials_pb2_grpc, trial_servicer),
             dead_letters.served(),
         ],
         AccessPolicy(verifier, DatabaseRoleDirectory(database)),

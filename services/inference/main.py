@@ -109,18 +109,18 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
         [
             ServedService(
                 INFERENCE_SERVICE,
-                inference_pb2_grpc.add_InferenceServiceServicer_to_server,
+                inference_pb2_grpc,
                 InferenceServicer(keys, calls),
             ),
             ServedService(
                 OPERATIONS_SERVICE,
-                operations_pb2_grpc.add_InferenceOperationsServiceServicer_to_server,
+                operations_pb2_grpc,
                 OperationsServicer(calls),
             ),
-            ServedService(TRIAL_SERVICE, trials_pb2_grpc.add_TrialServiceServicer_to_server, TrialServicer(trials)),
+            ServedService(TRIAL_SERVICE, trials_pb2_grpc, TrialServicer(trials)),
             ServedService(
                 open_inference.SERVICE,
-                service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
+                service_pb2_grpc,
                 OpenInferenceServicer(keys, calls, concurrent_calls_max=settings.raw_stream_calls_max),
             ),
         ],

@@ -51,7 +51,7 @@ class Servicer(deploy_pb2_grpc.ProjectServiceServicer):
 async def serving(handler: Handler, **limits: Any) -> AsyncIterator[deploy_pb2_grpc.ProjectServiceAsyncStub]:
     server = RpcServer(
         "127.0.0.1:0",
-        [ServedService(SERVICE, deploy_pb2_grpc.add_ProjectServiceServicer_to_server, Servicer(handler))],
+        [ServedService(SERVICE, deploy_pb2_grpc, Servicer(handler))],
         AccessPolicy(TokenVerifier(PUBLIC_KEY)),
         **limits,
     )
@@ -273,7 +273,7 @@ async def test_a_stop_lets_calls_finish() -> None:
 
     server = RpcServer(
         "127.0.0.1:0",
-        [ServedService(SERVICE, deploy_pb2_grpc.add_ProjectServiceServicer_to_server, Servicer(handler))],
+        [ServedService(SERVICE, deploy_pb2_grpc, Servicer(handler))],
         AccessPolicy(TokenVerifier(PUBLIC_KEY)),
     )
     await server.start()

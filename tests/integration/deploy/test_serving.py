@@ -82,8 +82,8 @@ class Deploy:
         self._server = RpcServer(
             "127.0.0.1:0",
             [
-                ServedService(DEPLOY_SERVICE, deploy_pb2_grpc.add_DeployServiceServicer_to_server, deploying),
-                ServedService(PROJECT_SERVICE, deploy_pb2_grpc.add_ProjectServiceServicer_to_server, administering),
+                ServedService(DEPLOY_SERVICE, deploy_pb2_grpc, deploying),
+                ServedService(PROJECT_SERVICE, deploy_pb2_grpc, administering),
             ],
             AccessPolicy(TokenVerifier(KEYS[1]), DatabaseRoleDirectory(self.database)),
         )
