@@ -92,3 +92,51 @@ def encoder(
         *((11, tensor_info(name, kind, ["batch", "tokens"])) for name in inputs),
         (12, output or tensor_info("last_hidden_state", FLOAT, ["batch", "tokens", 8])),
     )
+
+
+def gguf_text(value: str) -> bytes:
+    return struct.pack("<Q", len(value.encode())) + value.encode()
+
+
+def gguf_entry(name: str, value: Any) -> bytes:
+    if isinstance(value, bool):
+        return gguf_text(name) + struct.pack("<I?", 7, value)
+    if isinstance(value, int):
+        return gguf_text(name) + struct.pack("<II", 4, value)
+    if isinstance(value, str):
+        return gguf_text(name) + struct.pack("<I", 8) + gguf_text(value)
+    items = b"".join(map(gguf_text, value))
+    return gguf_text(name) + struct.pack("<IIQ", 9, 8, len(value)) + items
+
+
+def gguf(version: int = 3, tensors: bytes = b"", tensor_count: int = 0, **metadata: Any) -> bytes:
+    """The head of a file; names with two underscores for a dot."""
+    entries = {name.replace("__", "."): value for name, value in metadata.items()}
+    head = b"GGUF" + struct.pack("<IQQ", version, tensor_count, len(entries))
+    return head + b"".join(gguf_entry(name, value) for name, value in entries.items()) + tensors
+
+
+def gguf_tensor(name: str, items: int, offset: int, *, kind: int = 0, dimensions: int = 1) -> bytes:
+    """Where a tensor lies; type 0 is FP32."""
+    lengths = struct.pack("<Q", items) + struct.pack("<Q", 1) * (dimensions - 1)
+    return gguf_text(name) + struct.pack("<I", dimensions) + lengths + struct.pack("<IQ", kind, offset)
+
+
+def gguf_with_data(head: bytes, data_bytes: int, alignment: int = 32) -> bytes:
+    """The tensors' bytes begin at a whole multiple of the alignment."""
+    return head.ljust(-(-len(head) // alignment) * alignment, b"\0") + bytes(data_bytes)
+
+
+SMALL_GGUF: dict[str, Any] = {
+    "general__architecture": "llama",
+    "llama__context_length": 4096,
+    "llama__block_count": 2,
+    "llama__embedding_length": 64,
+    "llama__attention__head_count": 8,
+    "llama__attention__head_count_kv": 2,
+    "tokenizer__ggml__model": "gpt2",
+    "tokenizer__ggml__tokens": ["<s>", "</s>", "a"],
+    "tokenizer__ggml__bos_token_id": 0,
+    "tokenizer__ggml__eos_token_id": 1,
+    "tokenizer__chat_template": "{{ x }}",
+}

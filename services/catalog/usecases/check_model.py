@@ -139,8 +139,12 @@ def is_archived(model: ModelRow, version: VersionRow) -> bool:
 
 
 def _why_managed_only(version: VersionRow) -> str:
-    takes_tensors = (version.serving or {}).get("engine") == TENSORS
-    return "it takes raw tensors, which would pass the token meter of the shared pool" if takes_tensors else ""
+    serving = version.serving or {}
+    if serving.get("engine") == TENSORS:
+        return "it takes raw tensors, which would pass the token meter of the shared pool"
+    if serving.get("engine") == "llamacpp" and not serving.get("chat_template"):
+        return "its file has no chat template, and the shared pool is asked for chats"
+    return ""
 
 
 def _why_not_runnable(model: ModelRow, version: VersionRow) -> str:

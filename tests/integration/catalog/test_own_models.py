@@ -40,7 +40,7 @@ from services.catalog.storage.tables import CHASSIS
 from services.catalog.usecases.downloads import DownloadReader
 from services.catalog.usecases.sync_content import sync_content
 from tests.conftest import DatabaseFactory
-from tests.infra.model_files import encoder
+from tests.infra.model_files import SMALL_GGUF, encoder, gguf, gguf_with_data
 from tests.infra.registry import DOUBLER, TRITON_CONFIG, Registry, digest
 from tests.integration.catalog.build import write_content
 
@@ -288,12 +288,23 @@ async def test_an_archived_model_leaves_the_list(platform: Platform) -> None:
     assert [one.name for one in (*first.models, *second.models)] == [NAME, "projects/shop/models/second"]
 
 
-async def test_raw_tensors_are_managed_only(platform: Platform) -> None:
-    await platform.registry.register(DOUBLER)
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (DOUBLER, "it takes raw tensors, which would pass the token meter"),
+        ({"base.gguf": gguf_with_data(gguf(**{**SMALL_GGUF, "tokenizer__chat_template": ""}), 0)}, "no chat template"),
+    ],
+    ids=["tensors", "no-chat-template"],
+)
+async def test_what_no_token_meter_counts_is_managed_only(
+    platform: Platform, files: dict[str, bytes], reason: str
+) -> None:
+    await platform.registry.register(files)
     request = governance_pb2.CheckModelRequest(parent="projects/shop", model_version=NAME, deployment_option=SERVERLESS)
     answer = await platform.governance.CheckModel(request, None)
     (refusal,) = [one for one in answer.checks if not one.passed]
-    assert "it takes raw tensors, which would pass the token meter" in refusal.message
+    assert reason in refusal.message
+    assert await platform.refusals() == []
 
 
 async def test_strangers_see_nothing(platform: Platform) -> None:

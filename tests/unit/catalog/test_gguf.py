@@ -9,54 +9,7 @@ import pytest
 
 from engines.weights import wheel_file
 from services.catalog.domain.formats.gguf import GgufIncomplete, GgufInvalid, read_gguf, read_gguf_head
-
-
-def text(value: str) -> bytes:
-    return struct.pack("<Q", len(value.encode())) + value.encode()
-
-
-def entry(name: str, value: Any) -> bytes:
-    if isinstance(value, bool):
-        return text(name) + struct.pack("<I?", 7, value)
-    if isinstance(value, int):
-        return text(name) + struct.pack("<II", 4, value)
-    if isinstance(value, str):
-        return text(name) + struct.pack("<I", 8) + text(value)
-    items = b"".join(map(text, value))
-    return text(name) + struct.pack("<IIQ", 9, 8, len(value)) + items
-
-
-def gguf(version: int = 3, tensors: bytes = b"", tensor_count: int = 0, **metadata: Any) -> bytes:
-    """Names with two underscores for a dot."""
-    entries = {name.replace("__", "."): value for name, value in metadata.items()}
-    head = b"GGUF" + struct.pack("<IQQ", version, tensor_count, len(entries))
-    return head + b"".join(entry(name, value) for name, value in entries.items()) + tensors
-
-
-def a_tensor(name: str, items: int, offset: int, *, kind: int = 0, dimensions: int = 1) -> bytes:
-    """Where a tensor lies; type 0 is FP32."""
-    lengths = struct.pack("<Q", items) + struct.pack("<Q", 1) * (dimensions - 1)
-    return text(name) + struct.pack("<I", dimensions) + lengths + struct.pack("<IQ", kind, offset)
-
-
-def with_data(head: bytes, data_bytes: int, alignment: int = 32) -> bytes:
-    """The tensors' bytes begin at a whole multiple of the alignment."""
-    return head.ljust(-(-len(head) // alignment) * alignment, b"\0") + bytes(data_bytes)
-
-
-SMALL: dict[str, Any] = {
-    "general__architecture": "llama",
-    "llama__context_length": 4096,
-    "llama__block_count": 2,
-    "llama__embedding_length": 64,
-    "llama__attention__head_count": 8,
-    "llama__attention__head_count_kv": 2,
-    "tokenizer__ggml__model": "gpt2",
-    "tokenizer__ggml__tokens": ["<s>", "</s>", "a"],
-    "tokenizer__ggml__bos_token_id": 0,
-    "tokenizer__ggml__eos_token_id": 1,
-    "tokenizer__chat_template": "{{ x }}",
-}
+from tests.infra.model_files import SMALL_GGUF, gguf, gguf_entry, gguf_tensor, gguf_text, gguf_with_data
 
 
 def test_a_real_file_says_what_it_is() -> None:
@@ -70,7 +23,7 @@ def test_a_real_file_says_what_it_is() -> None:
 
 
 def test_a_made_file_says_the_same_of_itself() -> None:
-    found = read_gguf_head(gguf(**SMALL))
+    found = read_gguf_head(gguf(**SMALL_GGUF))
     assert (found.context_tokens, found.bos_token, found.eos_token, found.chat_template) == (
         4096,
         "<s>",
@@ -92,11 +45,11 @@ def test_a_made_file_says_the_same_of_itself() -> None:
 )
 def test_a_template_begins_nothing_that_the_engine_begins(changes: dict[str, Any], bos_token: str) -> None:
     """Two beginnings make a model answer worse."""
-    assert read_gguf_head(gguf(**{**SMALL, **changes})).bos_token == bos_token
+    assert read_gguf_head(gguf(**{**SMALL_GGUF, **changes})).bos_token == bos_token
 
 
 def test_any_shorter_part_is_incomplete() -> None:
-    whole = gguf(**SMALL)
+    whole = gguf(**SMALL_GGUF)
     for length in range(len(whole)):
         with pytest.raises(GgufIncomplete):
             read_gguf_head(whole[:length])
@@ -109,9 +62,9 @@ def test_any_shorter_part_is_incomplete() -> None:
         (gguf(version=1), "has version 1"),
         (gguf(general__name="x"), "name no architecture"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 40), "has 1099511627776 metadata"),
-        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("x") + struct.pack("<I", 99), "a value of type 99"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + gguf_text("x") + struct.pack("<I", 99), "a value of type 99"),
         (
-            b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("x") + struct.pack("<IIQ", 9, 8, 1 << 40),
+            b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + gguf_text("x") + struct.pack("<IIQ", 9, 8, 1 << 40),
             "a list of 1099511627776",
         ),
     ],
@@ -129,39 +82,39 @@ def test_a_real_file_holds_its_tensors() -> None:
 
 def test_tensors_lie_side_by_side() -> None:
     """In any order; blocks count as they are packed."""
-    two = a_tensor("b", 64, 32, kind=2) + a_tensor("a", 8, 0)
-    assert read_gguf(with_data(gguf(tensors=two, tensor_count=2, **SMALL), 32 + 2 * 18)).parameter_count == 72
-    aligned = {**SMALL, "general__alignment": 64}
-    assert read_gguf(with_data(gguf(tensors=two, tensor_count=2, **aligned), 68, 64)).parameter_count == 72
+    two = gguf_tensor("b", 64, 32, kind=2) + gguf_tensor("a", 8, 0)
+    assert read_gguf(gguf_with_data(gguf(tensors=two, tensor_count=2, **SMALL_GGUF), 32 + 2 * 18)).parameter_count == 72
+    aligned = {**SMALL_GGUF, "general__alignment": 64}
+    assert read_gguf(gguf_with_data(gguf(tensors=two, tensor_count=2, **aligned), 68, 64)).parameter_count == 72
 
 
 @pytest.mark.parametrize(
     ("tensors", "data_bytes", "message"),
     [
-        ([a_tensor("a", 8, 0)], 31, "ends at 32 of 31 bytes"),
-        ([a_tensor("a", 8, 1 << 62)], 32, "the file is cut"),
-        ([a_tensor("a", 8, 0), a_tensor("b", 8, 16)], 64, "'b' overlaps another one"),
-        ([a_tensor("a", 1 << 62, 0)], 32, "the file is cut"),
-        ([a_tensor("a", 8, 0, kind=99)], 32, "type 99"),
-        ([a_tensor("a", 31, 0, kind=2)], 32, "no whole blocks of 32"),
-        ([a_tensor("a", 8, 0, dimensions=5)], 32, "5 dimensions"),
+        ([gguf_tensor("a", 8, 0)], 31, "ends at 32 of 31 bytes"),
+        ([gguf_tensor("a", 8, 1 << 62)], 32, "the file is cut"),
+        ([gguf_tensor("a", 8, 0), gguf_tensor("b", 8, 16)], 64, "'b' overlaps another one"),
+        ([gguf_tensor("a", 1 << 62, 0)], 32, "the file is cut"),
+        ([gguf_tensor("a", 8, 0, kind=99)], 32, "type 99"),
+        ([gguf_tensor("a", 31, 0, kind=2)], 32, "no whole blocks of 32"),
+        ([gguf_tensor("a", 8, 0, dimensions=5)], 32, "5 dimensions"),
         ([], 0, "goes on behind its end"),
     ],
 )
 def test_tensors_that_do_not_fit_their_file_are_refused(tensors: list[bytes], data_bytes: int, message: str) -> None:
     """A reader that believed the head would read elsewhere."""
-    content = gguf(tensors=b"".join(tensors), tensor_count=len(tensors) or 1, **SMALL)
+    content = gguf(tensors=b"".join(tensors), tensor_count=len(tensors) or 1, **SMALL_GGUF)
     with pytest.raises(GgufInvalid, match=message):
-        read_gguf(with_data(content, data_bytes) if tensors else content)
+        read_gguf(gguf_with_data(content, data_bytes) if tensors else content)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gguf(tensor_count=1 << 50, **SMALL), "1125899906842624 tensors"),
-        (gguf(**{**SMALL, "general__alignment": 0}), "alignment is 0"),
+        (gguf(tensor_count=1 << 50, **SMALL_GGUF), "1125899906842624 tensors"),
+        (gguf(**{**SMALL_GGUF, "general__alignment": 0}), "alignment is 0"),
         (
-            b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + entry("general.name", "x") * 2,
+            b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + gguf_entry("general.name", "x") * 2,
             "name 'general.name' twice",
         ),
     ],

@@ -119,18 +119,24 @@ def test_an_architecture_that_no_engine_runs_is_named() -> None:
 )
 def test_tokens_are_priced_by_size(billions: int, options: tuple[str, ...], price_class: str) -> None:
     """What is larger than the largest class is served by the hour alone."""
-    served = serve(gguf("llama", parameter_count=billions * 10**9))
+    served = serve(gguf("llama", parameter_count=billions * 10**9, chat_template="{{ messages }}"))
     assert (served.deployment_options, served.price_class) == (options, price_class)
+
+
+def test_what_has_no_chat_template_is_managed_only() -> None:
+    """Raw tensors reach it there; the shared pool is asked for chats."""
+    served = serve(gguf("llama"))
+    assert (served.deployment_options, served.price_class) == (("MANAGED",), "")
     assert served.tasks == ("TEXT_GENERATION",)
 
 
-def gguf(architecture: str, parameter_count: int = 1000) -> OwnFile:
+def gguf(architecture: str, parameter_count: int = 1000, chat_template: str = "") -> OwnFile:
     facts = {
         "architecture": architecture,
         "parameter_count": parameter_count,
         "context_tokens": 4096,
         "state_bytes_per_token": 0,
-        "chat_template": "",
+        "chat_template": chat_template,
         "bos_token": "",
         "eos_token": "",
     }

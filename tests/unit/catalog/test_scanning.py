@@ -21,15 +21,16 @@ from engines.weights import wheel_file
 from services.catalog.artifacts.scanning.refusal import Refusal, ScanLimits
 from services.catalog.artifacts.scanning.scan import Scanned, scan_file
 from tests.infra.model_files import (
+    SMALL_GGUF,
     doubling_model,
     external_tensor,
+    gguf,
     message,
     node,
     onnx_model,
     safetensors,
     tensor,
 )
-from tests.unit.catalog.test_gguf import SMALL, gguf
 
 Scan = Callable[[bytes], Scanned]
 
@@ -176,7 +177,7 @@ def test_numpy_arrays_of_objects_are_pickles(scan: Scan) -> None:
         (safetensors({"w": {"dtype": "U8"}}, b"1234"), "has no dtype, shape and data_offsets"),
         (struct.pack("<Q", 2) + b"{]", "no JSON object"),
         (struct.pack("<Q", 14) + b'{"a":1,"a":2} ', "stands twice"),
-        (gguf(**SMALL)[:-3], "GGUF is damaged: its head goes on"),
+        (gguf(**SMALL_GGUF)[:-3], "GGUF is damaged: its head goes on"),
     ],
 )
 def test_damaged_weights_are_refused(scan: Scan, content: bytes, why: str) -> None:

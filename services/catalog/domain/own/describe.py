@@ -107,10 +107,12 @@ def _serve_gguf(ggufs: Sequence[OwnFile], parameters: Mapping[str, str], limits:
     if isinstance(serving, Unrunnable):
         raise ArchitectureNotSupported(serving.detail, metadata={"architecture": serving.architecture}, field="files")
     serving["parameters"]["model_file"] = file.name
-    price_class = next((name for most, name in _TEXT_CLASSES if facts.parameter_count <= most), "")
+    chats = bool(facts.chat_template)
+    # The shared pool is asked for chats, which need a template.
+    price_class = next((name for most, name in _TEXT_CLASSES if chats and facts.parameter_count <= most), "")
     return Served(
         serving=serving,
-        tasks=("CHAT_COMPLETION", "TEXT_GENERATION") if facts.chat_template else ("TEXT_GENERATION",),
+        tasks=("CHAT_COMPLETION", "TEXT_GENERATION") if chats else ("TEXT_GENERATION",),
         deployment_options=("MANAGED", "SERVERLESS") if price_class else ("MANAGED",),
         price_class=price_class,
         parameter_count=facts.parameter_count,
