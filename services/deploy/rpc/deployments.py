@@ -204,6 +204,7 @@ class DeployServicer(deploy_pb2_grpc.DeployServiceServicer):
         ids = DEPLOYMENT.parse(request.name)
         answer = await deployments.scale_deployment(
             self._database,
+            self._clock,
             current_caller().project_uid,
             ids["endpoint"],
             ids["deployment"],

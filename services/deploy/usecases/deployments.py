@@ -188,9 +188,10 @@ async def _pool(uow: UnitOfWork, database: Database, answers: Answers) -> PoolRo
 
 
 async def scale_deployment(
-    database: Database, project_uid: str, endpoint: str, name: str, count: int, etag: str, limits: Limits
+    database: Database, clock: Clock, project_uid: str, endpoint: str, name: str, count: int, etag: str, limits: Limits
 ) -> deploy_pb2.Deployment:
-    """Change how many instances are wanted; the quote stays. The same size again tries what was given up again.
+    """Change how many instances are wanted; the quote stays. The same size again tries what was given up again, which is
+    UPDATING from then on: nobody who waits for the new try should take the old failure for its answer.
 
     Raises:
         DeploymentNotManaged: serverless deployments have no instances of their own.
@@ -212,6 +213,9 @@ async def scale_deployment(
             row.failed_starts = 0
             row.wanted_revision += 1
             row.revision += 1
+            if row.state == DeploymentState.FAILED:
+                row.state, row.state_detail = int(DeploymentState.UPDATING), ""
+                uow.emit(deployment_changed(row, clock.now()))
             uow.session.add(row)
         return deployment_to_proto(row, await queries.instances_of(uow.session, [row.uid]))
 

@@ -254,7 +254,9 @@ class Platform:
         )
 
     async def scale(self, count: int, name: str = DEPLOYMENT, *, etag: str = "") -> deploy_pb2.Deployment:
-        return await deployments.scale_deployment(self.database, self.project_uid, ENDPOINT, name, count, etag, LIMITS)
+        return await deployments.scale_deployment(
+            self.database, self.clock, self.project_uid, ENDPOINT, name, count, etag, LIMITS
+        )
 
     async def look(self, *, settle: bool = True) -> None:
         """One pass; then, unless told otherwise, what it started comes to an end."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from modelyard.deploy.v1 import events_pb2
+from modelyard.deploy.v1 import deploy_pb2, events_pb2
 from sqlalchemy.exc import OperationalError
 
 from chassis.clock import ms_from_time
@@ -286,12 +286,14 @@ async def test_an_instance_that_answered_before_is_replaced_however_often_it_goe
 
 @pytest.mark.parametrize("count", [1, 2])
 async def test_scaling_tries_a_failed_deployment_again(deployed: Platform, count: int) -> None:
-    """Also to the size it has."""
+    """Also to the size it has; who looks then is not told of the old failure."""
     deployed.provider.errors["launch"] = LaunchRefused("no room")
     for _ in range(5):
         await deployed.look()
     deployed.provider.errors.clear()
-    await deployed.scale(count)
+    assert (await deployed.deployment()).state == DeploymentState.FAILED
+    again = await deployed.scale(count)
+    assert (again.state, again.state_detail) == (deploy_pb2.DEPLOYMENT_STATE_UPDATING, "")
     await deployed.until_active()
     row = await deployed.deployment()
     assert (row.state, row.state_detail) == (DeploymentState.ACTIVE, "")
