@@ -16,6 +16,8 @@ from typing import Any
 
 READY_S_MAX = 60.0
 STOP_S_MAX = 60.0
+# A model load that hangs is ended after 120 s, and begun again.
+COMMAND_S_MAX = 160.0
 _COMMAND = [sys.executable, "-c", "from cli.main import main; main()"]
 
 
@@ -73,7 +75,7 @@ class Up:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=COMMAND_S_MAX,
             check=False,
         )
         assert status is None or done.returncode == status, (
