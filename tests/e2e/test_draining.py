@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest_asyncio
+from modelyard.deploy.v1 import deploy_pb2
+from modelyard_client import Modelyard
 from openai import APIStatusError, AsyncOpenAI
 
 from tests.infra.instances import wait_until
@@ -14,8 +16,8 @@ from tests.infra.up import Up
 
 PROJECT = "drained"
 STREAMS = 2
-# Takes some seconds, which is longer than a command and shorter than what running calls get. The model says what is
-# likeliest, and so repeats itself instead of coming to an end.
+# Takes seconds, which is longer than an RPC and shorter than what running calls get. The model says what is likeliest,
+# and so repeats itself instead of coming to an end.
 REQUEST = "Write a very long story about a lighthouse, a fox and the sea. Do not stop."
 TOKENS_MAX = 250
 
@@ -68,13 +70,17 @@ async def begin(client: AsyncOpenAI) -> tuple[list[Stream], list[asyncio.Task[No
 
 async def test_calls_that_run_outlive_scaling_down_and_deletion(up: Up, client: AsyncOpenAI) -> None:
     seen: list[Stream] = []
-    for change in (("scale", "story/blue", "1", "--no-wait"), ("delete", "story", "--yes")):
-        streams, reading = await begin(client)
-        await asyncio.to_thread(up.run, *change, "-p", PROJECT)
-        assert not all(task.done() for task in reading)
-        await asyncio.gather(*reading)
-        assert {stream.finish_reason for stream in streams} <= {"length", "stop"}
-        seen += streams
+    endpoint = f"projects/{PROJECT}/endpoints/story"
+    async with Modelyard.from_file(up.home / "addresses.json") as modelyard:
+        fewer = deploy_pb2.ScaleDeploymentRequest(name=f"{endpoint}/deployments/blue", instance_count=1)
+        none = deploy_pb2.DeleteEndpointRequest(name=endpoint)
+        for change, request in ((modelyard.deploy.ScaleDeployment, fewer), (modelyard.deploy.DeleteEndpoint, none)):
+            streams, reading = await begin(client)
+            await change(request)
+            assert not all(task.done() for task in reading)
+            await asyncio.gather(*reading)
+            assert {stream.finish_reason for stream in streams} <= {"length", "stop"}
+            seen += streams
 
     async def is_gone() -> bool:
         try:
