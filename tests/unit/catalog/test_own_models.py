@@ -33,7 +33,7 @@ output [ { name: "Y" data_type: TYPE_FP32 dims: [ 3 ] } ]
 def told(tmp_path: Path) -> Any:
     """Describes files by what looking at them tells, as a registration does."""
 
-    def files(contents: Mapping[str, bytes]) -> Served:
+    def files(contents: Mapping[str, bytes], **parameters: str) -> Served:
         rows = []
         for name, content in contents.items():
             path = tmp_path / "file"
@@ -45,7 +45,7 @@ def told(tmp_path: Path) -> Any:
             name: read_triton_config(name, text) for name, text in texts.items() if name.endswith(CONFIGURATION)
         }
         limits = ServingLimits(run_by=RUN_BY)
-        return describe(rows, texts, configurations, {}, limits)
+        return describe(rows, texts, configurations, parameters, limits)
 
     return files
 
@@ -63,9 +63,16 @@ def onnx_folder(**changes: Any) -> dict[str, bytes]:
     return {name: value for name, value in files.items() if value is not None}
 
 
-def refused(told: Any, contents: Mapping[str, bytes]) -> str:
+def encoder_repository(**changes: Any) -> dict[str, bytes]:
+    """The same folder as the newest version of a Triton repository."""
+    newest = {f"minilm/10/{name}": value for name, value in onnx_folder(**changes).items()}
+    older = {f"minilm/9/{name}": value for name, value in onnx_folder().items()}
+    return {**newest, **older, "minilm/config.pbtxt": b'backend: "onnxruntime" max_batch_size: 8'}
+
+
+def refused(told: Any, contents: Mapping[str, bytes], **parameters: str) -> str:
     with pytest.raises(ModelFilesInvalid) as caught:
-        told(contents)
+        told(contents, **parameters)
     return caught.value.message
 
 
@@ -249,6 +256,37 @@ def test_what_is_not_served_of_triton_is_named(told: Any, config: str, word: str
 def test_one_model_a_repository(told: Any) -> None:
     files = {f"{name}/config.pbtxt": TRITON.encode() for name in ("a", "b")}
     assert "has 2 models; a version has one" in refused(told, files)
+
+
+def test_an_encoder_of_a_triton_repository_takes_texts_both_ways(told: Any) -> None:
+    """What is beside the model of the newest version counts, and all else is as in a folder."""
+    served = told(encoder_repository(**{"sentence_bert_config.json": b'{"max_seq_length": 64}'}), task="embeddings")
+    assert (served.tasks, served.price_class) == (("EMBEDDINGS",), "embeddings")
+    assert served.deployment_options == ("MANAGED", "SERVERLESS")
+    assert served.serving["engine"] == "onnx"
+    assert served.serving["parameters"] == {
+        "context_tokens": "64",
+        "pooling": "mean",
+        "model_file": "minilm/10/model.onnx",
+        "tokenizer_file": "minilm/10/tokenizer.json",
+    }
+    assert told(encoder_repository()).tasks == ()
+    without_newest = told(encoder_repository(**{"model.onnx": None}), task="embeddings")
+    assert without_newest.serving["parameters"]["model_file"] == "minilm/9/model.onnx"
+
+
+@pytest.mark.parametrize(
+    ("changes", "task", "word"),
+    [
+        ({"tokenizer.json": None}, "embeddings", "tokenizer.json is missing"),
+        ({"model.onnx": doubling_model()}, "embeddings", "model.onnx takes X; an encoder takes"),
+        ({}, "chat", "parameter task is 'chat'; embeddings is known"),
+    ],
+)
+def test_a_repository_without_an_encoder_takes_no_texts(
+    told: Any, changes: dict[str, Any], task: str, word: str
+) -> None:
+    assert word in refused(told, encoder_repository(**changes), task=task)
 
 
 @pytest.mark.parametrize("contents", [{"notes.txt": b"words"}, {"m.safetensors": b"\x02\0\0\0\0\0\0\0{}"}])

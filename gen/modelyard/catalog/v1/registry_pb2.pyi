@@ -369,7 +369,9 @@ class RegisterModelVersionRequest(_message.Message):
 
     @_builtins.property
     def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Engine parameters that may be set: "context_tokens" and "slots" of text models."""
+        """What may be set: "context_tokens" and "slots" of text models; "task" of a Triton repository, where "embeddings" makes
+        its encoder take texts instead of raw tensors.
+        """
 
     def __init__(
         self,

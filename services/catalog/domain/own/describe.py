@@ -11,7 +11,12 @@ from services.catalog.domain.hub import GgufFacts, RepositoryFile, Unrunnable, s
 from services.catalog.domain.own.errors import ModelFilesInvalid
 from services.catalog.domain.own.files import OwnFile, Served
 from services.catalog.domain.own.onnx_folder import serve_onnx_folder
-from services.catalog.domain.own.triton_repository import TritonConfig, serve_triton_repository
+from services.catalog.domain.own.triton_repository import (
+    TritonConfig,
+    serve_repository_of_encoder,
+    serve_triton_repository,
+    version_folder,
+)
 
 KINDS = "a GGUF file, a folder with an ONNX encoder and its tokenizer, or a Triton model repository with an ONNX model"
 CONFIGURATION = "config.pbtxt"
@@ -51,7 +56,8 @@ def wanted_texts(files: Sequence[OwnFile]) -> list[str]:
     names = {file.name for file in files}
     if is_triton_repository(files):
         configurations = sorted(name for name in names if name.rpartition("/")[2] == CONFIGURATION)
-        return [*configurations, *(name for name in _DOCUMENTS if name in names)]
+        places = [f"{version_folder(files, one)}/{text}" for one in configurations for text in _TEXTS]
+        return [*configurations, *(name for name in (*places, *_DOCUMENTS) if name in names)]
     return [name for name in (*_TEXTS, *_DOCUMENTS) if name in names]
 
 
@@ -67,7 +73,7 @@ def describe(
     Args:
         texts: Contents of `wanted_texts`.
         configurations: Those of them that configure Triton, parsed.
-        parameters: What the owner sets: "context_tokens" and "slots" of text models.
+        parameters: What the owner sets: "context_tokens" and "slots" of text models, "task" of a Triton repository.
 
     Raises:
         ModelFilesInvalid: they are none of the kinds, or lack something, or need something that no engine here does.
@@ -75,8 +81,8 @@ def describe(
     """
     ggufs = [file for file in files if file.format == "gguf"]
     if is_triton_repository(files):
-        _check_parameters(parameters, allowed=())
-        return serve_triton_repository(files, configurations)
+        _check_parameters(parameters, allowed=("task",))
+        return _serve_repository(files, texts, configurations, parameters.get("task", ""))
     if ggufs:
         return _serve_gguf(ggufs, parameters, limits)
     if any(file.format == "onnx" for file in files):
@@ -86,6 +92,18 @@ def describe(
     raise ModelFilesInvalid(
         f"the files are none that can be registered: {KINDS} can, and {found} is here", field="files"
     )
+
+
+def _serve_repository(
+    files: Sequence[OwnFile], texts: Mapping[str, bytes], configurations: Mapping[str, TritonConfig], task: str
+) -> Served:
+    if task == "embeddings":
+        return serve_repository_of_encoder(files, texts, configurations, price_class=_EMBEDDING_CLASS)
+    if task:
+        raise ModelFilesInvalid(
+            f"parameter task is {task[:32]!r}; embeddings is known, and none takes raw tensors", field="parameters"
+        )
+    return serve_triton_repository(files, configurations)
 
 
 def _serve_gguf(ggufs: Sequence[OwnFile], parameters: Mapping[str, str], limits: ServingLimits) -> Served:

@@ -1,16 +1,16 @@
-"""A Triton model repository with one ONNX model: it is served as it is, and takes raw tensors."""
+"""A Triton model repository with one ONNX model: it takes raw tensors as it is, or texts where it is an encoder."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services.catalog.domain.own.errors import ModelFilesInvalid
 from services.catalog.domain.own.files import OwnFile, Served, rounded_memory
-from services.catalog.domain.own.onnx_folder import check_external, check_operators
+from services.catalog.domain.own.onnx_folder import check_external, check_operators, serve_onnx_folder
 
 ENGINE = "tensors"
 _BACKENDS = ("onnxruntime", "onnxruntime_onnx")
@@ -47,30 +47,37 @@ class TritonConfig:
     foreign: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class _Repository:
+    """The one model of a repository, and the tensors that it takes and gives."""
+
+    config: TritonConfig
+    model: OwnFile
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+
+
+def version_folder(files: Sequence[OwnFile], configuration: str) -> str:
+    """The folder with the highest version that has an ONNX model, of those that a `config.pbtxt` is for; empty where there
+    is none."""
+    folder = configuration.rpartition("/")[0]
+    before = f"{folder}/" if folder else ""
+    models = [file.name for file in files if file.format == "onnx" and file.name.startswith(before)]
+    versions = {name.removeprefix(before).partition("/")[0] for name in models}
+    newest = max((one for one in versions if one.isascii() and one.isdigit()), key=int, default="")
+    return f"{before}{newest}" if newest else ""
+
+
 def serve_triton_repository(files: Sequence[OwnFile], configurations: Mapping[str, TritonConfig]) -> Served:
     """How the tensors engine serves the repository: on managed compute only, since raw tensors pass no token meter.
 
     Raises:
         ModelFilesInvalid: naming what is missing, or what no engine here does.
     """
-    if len(configurations) != 1:
-        raise ModelFilesInvalid(
-            f"the repository has {len(configurations)} models; a version has one: register each by itself",
-            field="files",
-        )
-    ((place, config),) = configurations.items()
-    folder = place.rpartition("/")[0]
-    _check_config(folder, config)
+    repository = _checked(files, configurations)
+    config, model = repository.config, repository.model
     by_name = {file.name: file for file in files}
-    model = _newest(folder, config, by_name)
-    check_operators(model)
-    weights = check_external(model, by_name)
-    inputs = _tensors(model, "inputs", config.inputs, config.max_batch_size)
-    outputs = _tensors(model, "outputs", config.outputs, config.max_batch_size)
-    if {one["name"] for one in model.facts["inputs"]} != {tensor.name for tensor in inputs}:
-        wanted = ", ".join(one["name"] for one in model.facts["inputs"])
-        raise ModelFilesInvalid(f"{place} does not name every input of {model.name}: {wanted}", field="files")
-    size_bytes = model.size_bytes + sum(by_name[name].size_bytes for name in weights)
+    size_bytes = model.size_bytes + sum(by_name[name].size_bytes for name in check_external(model, by_name))
     return Served(
         serving={
             "engine": ENGINE,
@@ -78,8 +85,8 @@ def serve_triton_repository(files: Sequence[OwnFile], configurations: Mapping[st
                 "model_file": model.name,
                 "max_batch_size": str(config.max_batch_size),
                 "dynamic_batching": str(config.is_batched_dynamically).lower(),
-                "inputs": _as_json(inputs),
-                "outputs": _as_json(outputs),
+                "inputs": _as_json(repository.inputs),
+                "outputs": _as_json(repository.outputs),
             },
             "chat_template": "",
             "bos_token": "",
@@ -95,6 +102,48 @@ def serve_triton_repository(files: Sequence[OwnFile], configurations: Mapping[st
         parameter_count=int(model.facts["parameter_count"]),
         context_tokens=0,
     )
+
+
+def serve_repository_of_encoder(
+    files: Sequence[OwnFile],
+    texts: Mapping[str, bytes],
+    configurations: Mapping[str, TritonConfig],
+    *,
+    price_class: str,
+) -> Served:
+    """How the onnx engine serves a repository whose newest version is a folder with an encoder: both ways, since it takes
+    texts, whose tokens are counted.
+
+    Raises:
+        ModelFilesInvalid: naming what is missing, or what no engine here does.
+    """
+    folder = f"{_checked(files, configurations).model.name.rpartition('/')[0]}/"
+    own = [replace(file, name=file.name.removeprefix(folder)) for file in files if file.name.startswith(folder)]
+    own_texts = {name.removeprefix(folder): text for name, text in texts.items() if name.startswith(folder)}
+    served = serve_onnx_folder(own, own_texts, price_class=price_class)
+    for parameter in ("model_file", "tokenizer_file"):
+        served.serving["parameters"][parameter] = folder + served.serving["parameters"][parameter]
+    return served
+
+
+def _checked(files: Sequence[OwnFile], configurations: Mapping[str, TritonConfig]) -> _Repository:
+    if len(configurations) != 1:
+        raise ModelFilesInvalid(
+            f"the repository has {len(configurations)} models; a version has one: register each by itself",
+            field="files",
+        )
+    ((place, config),) = configurations.items()
+    folder = place.rpartition("/")[0]
+    _check_config(folder, config)
+    by_name = {file.name: file for file in files}
+    model = _newest(folder, config, by_name)
+    check_operators(model)
+    inputs = _tensors(model, "inputs", config.inputs, config.max_batch_size)
+    outputs = _tensors(model, "outputs", config.outputs, config.max_batch_size)
+    if {one["name"] for one in model.facts["inputs"]} != {tensor.name for tensor in inputs}:
+        wanted = ", ".join(one["name"] for one in model.facts["inputs"])
+        raise ModelFilesInvalid(f"{place} does not name every input of {model.name}: {wanted}", field="files")
+    return _Repository(config, model, inputs, outputs)
 
 
 def _check_config(folder: str, config: TritonConfig) -> None:
