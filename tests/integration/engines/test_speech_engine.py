@@ -166,12 +166,12 @@ async def test_a_caller_who_leaves_ends_the_work(speech_engine: EngineClient) ->
 
 
 async def test_a_full_queue_refuses_and_a_short_file_does_not_wait_for_long_ones(speech_engine: EngineClient) -> None:
-    """One is heard, two wait, the fourth is refused; all that were taken are answered."""
-    calls = [asyncio.create_task(speech_engine.transcribe(repeated(12), temperature=ONE_TRY)) for _ in range(8)]
+    """One is heard, two wait, the next is refused; all that were taken are answered."""
+    calls = [asyncio.create_task(speech_engine.transcribe(repeated(12), temperature=ONE_TRY)) for _ in range(16)]
     ended = await asyncio.gather(*calls, return_exceptions=True)
     refused = [str(one) for one in ended if isinstance(one, EngineRefused)]
     assert refused, ended
     assert all(read_refusal(said) == ("ENGINE_BUSY", {"waiting": "2", "waiting_max": "2"}) for said in refused)
     answered = [one for one in ended if isinstance(one, list)]
-    assert len(answered) + len(refused) == 8
+    assert len(answered) + len(refused) == 16
     assert all(sum(map(milliseconds, answers)) == 12 * 3_325 for answers in answered)
