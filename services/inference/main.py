@@ -107,16 +107,8 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
     server = RpcServer.from_settings(
         settings,
         [
-            ServedService(
-                INFERENCE_SERVICE,
-                inference_pb2_grpc,
-                InferenceServicer(keys, calls),
-            ),
-            ServedService(
-                OPERATIONS_SERVICE,
-                operations_pb2_grpc,
-                OperationsServicer(calls),
-            ),
+            ServedService(INFERENCE_SERVICE, inference_pb2_grpc, InferenceServicer(keys, calls)),
+            ServedService(OPERATIONS_SERVICE, operations_pb2_grpc, OperationsServicer(calls)),
             ServedService(TRIAL_SERVICE, trials_pb2_grpc, TrialServicer(trials)),
             ServedService(
                 open_inference.SERVICE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -60,12 +60,11 @@ class _Repository:
 def version_folder(files: Sequence[OwnFile], configuration: str) -> str:
     """The folder with the highest version that has an ONNX model, of those that a `config.pbtxt` is for; empty where there
     is none."""
-    folder = configuration.rpartition("/")[0]
-    before = f"{folder}/" if folder else ""
-    models = [file.name for file in files if file.format == "onnx" and file.name.startswith(before)]
-    versions = {name.removeprefix(before).partition("/")[0] for name in models}
-    newest = max((one for one in versions if one.isascii() and one.isdigit()), key=int, default="")
-    return f"{before}{newest}" if newest else ""
+    models = [one for one in _in_versions(files, configuration.rpartition("/")[0]) if one[2].format == "onnx"]
+    if not models:
+        return ""
+    _, rest, newest = max(models, key=lambda one: one[0])
+    return newest.name.removesuffix(f"/{rest}")
 
 
 def serve_triton_repository(files: Sequence[OwnFile], configurations: Mapping[str, TritonConfig]) -> Served:
@@ -135,8 +134,7 @@ def _checked(files: Sequence[OwnFile], configurations: Mapping[str, TritonConfig
     ((place, config),) = configurations.items()
     folder = place.rpartition("/")[0]
     _check_config(folder, config)
-    by_name = {file.name: file for file in files}
-    model = _newest(folder, config, by_name)
+    model = _newest(folder, config, files)
     check_operators(model)
     inputs = _tensors(model, "inputs", config.inputs, config.max_batch_size)
     outputs = _tensors(model, "outputs", config.outputs, config.max_batch_size)
@@ -163,15 +161,20 @@ def _check_config(folder: str, config: TritonConfig) -> None:
         )
 
 
-def _newest(folder: str, config: TritonConfig, by_name: Mapping[str, OwnFile]) -> OwnFile:
-    """The model file of the highest version folder."""
+def _in_versions(files: Sequence[OwnFile], folder: str) -> Iterator[tuple[int, str, OwnFile]]:
+    """Files in the version folders of a model's folder, each with its version and its name within it."""
     before = f"{folder}/" if folder else ""
-    found: dict[int, OwnFile] = {}
-    for name, file in by_name.items():
-        version, _, rest = name.removeprefix(before).partition("/")
-        if name.startswith(before) and version.isascii() and version.isdigit() and rest == config.model_file:
-            found[int(version)] = file
+    for file in files:
+        version, slash, rest = file.name.removeprefix(before).partition("/")
+        if file.name.startswith(before) and slash and version.isascii() and version.isdigit():
+            yield int(version), rest, file
+
+
+def _newest(folder: str, config: TritonConfig, files: Sequence[OwnFile]) -> OwnFile:
+    """The model file of the highest version folder."""
+    found = {version: file for version, rest, file in _in_versions(files, folder) if rest == config.model_file}
     if not found:
+        before = f"{folder}/" if folder else ""
         raise ModelFilesInvalid(f"{before}1/{config.model_file} is missing: the model of the repository", field="files")
     newest = found[max(found)]
     if newest.format != "onnx":
