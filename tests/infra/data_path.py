@@ -18,7 +18,6 @@ from typing import Any
 from google.protobuf.message import Message
 from modelyard.catalog.v1 import catalog_pb2
 from modelyard.deploy.v1 import routes_pb2
-from modelyard.inference.v1 import journal_pb2
 from modelyard.type.v1 import money_pb2, usage_pb2
 
 from chassis.bus import Bus
@@ -27,10 +26,9 @@ from chassis.ids import new_uid
 from engines.token_log import read_token_log
 from services.deploy.compute.interface import InstanceView
 from services.deploy.domain.keys import make_key
-from services.inference.journal.frames import read_frames
-from services.inference.journal.recovery import segment_paths
 from tests.infra.broker import Broker
 from tests.infra.instances import CLUSTER_SECRET, wait_until
+from tests.infra.journal import frames
 
 ROOT = Path(__file__).parents[2]
 READY_S_MAX = 30.0
@@ -183,14 +181,12 @@ class DataPath:
         """Wait until a key of its project is shown its deployments."""
         key = await self.put_key(project_uid=route.project_uid)
         wanted = {f"{route.endpoint}/{one.deployment}" for one in route.deployments}
-        deadline_s = time.monotonic() + READY_S_MAX
-        while True:
+
+        async def are_listed() -> bool:
             models = (await self.send("GET", "/v1/models", key=key)).json()["data"]
-            if wanted <= {model["id"] for model in models}:
-                return
-            if time.monotonic() > deadline_s:
-                raise TimeoutError(f"inference does not know {sorted(wanted)} after {READY_S_MAX:.0f} s")
-            await asyncio.sleep(0.01)
+            return wanted <= {model["id"] for model in models}
+
+        await wait_until(are_listed, timeout_s=READY_S_MAX)
 
     async def _put(self, bucket: str, key: str, value: Message) -> None:
         assert self._deploy is not None
@@ -221,24 +217,20 @@ class DataPath:
             writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
             return await read_answer(reader)
 
-    def frames(self) -> list[journal_pb2.JournalFrame]:
-        """What is on disk of calls, oldest first."""
-        return [frame for path in segment_paths(self.journal_dir) for _, frame in read_frames(path)]
-
     def records(self) -> list[Billed]:
         """Settled calls on disk, oldest first."""
-        return [Billed(frame.settled) for frame in self.frames() if frame.WhichOneof("step") == "settled"]
+        return [Billed(frame.settled) for frame in frames(self.journal_dir) if frame.WhichOneof("step") == "settled"]
 
     async def opened(self, request_id: str) -> None:
         """Wait until a call is admitted and its opening is on disk."""
 
-        await wait_until(lambda: any(frame.opened.request_id == request_id for frame in self.frames()))
+        await wait_until(lambda: any(frame.opened.request_id == request_id for frame in frames(self.journal_dir)))
 
     def has_progress(self, request_id: str) -> bool:
         """Whether tokens of an open call are on disk: from then on a crash costs less than all of its bill."""
-        frames = self.frames()
-        of_call = {frame.opened.journal_seq for frame in frames if frame.opened.request_id == request_id}
-        return any(frame.progress.output_tokens and frame.progress.journal_seq in of_call for frame in frames)
+        found = frames(self.journal_dir)
+        of_call = {frame.opened.journal_seq for frame in found if frame.opened.request_id == request_id}
+        return any(frame.progress.output_tokens and frame.progress.journal_seq in of_call for frame in found)
 
     async def billed(self, request_id: str) -> Billed:
         """The one record of a request, by the id the client sent, once it is on disk."""

@@ -8,14 +8,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from modelyard.inference.v1 import journal_pb2
 from modelyard.type.v1 import money_pb2, usage_pb2
 
 from chassis.ids import new_uid
 from services.inference.domain.usage import Counts, Outcome
-from services.inference.journal.frames import read_frames
 from services.inference.journal.journal import Entry, Journal, JournalLimits
-from services.inference.journal.recovery import segment_paths
+from tests.infra.journal import frames
 
 PROJECT_UID = "00000000-0000-7000-8000-000000000001"
 
@@ -64,15 +62,6 @@ async def settle_calls(journal: Journal, count: int, outcome: Outcome = Outcome.
     entries = [journal.open(a_record()) for _ in range(count)]
     await asyncio.gather(*(entry.settle(outcome, Counts(10, 2)) for entry in entries))
     return [entry.record.id for entry in entries]
-
-
-def frames(folder: Path) -> list[journal_pb2.JournalFrame]:
-    """What stands on disk, oldest first; a segment may be deleted while it is looked for."""
-    found: list[journal_pb2.JournalFrame] = []
-    for path in segment_paths(folder):
-        with contextlib.suppress(FileNotFoundError):
-            found += [frame for _, frame in read_frames(path)]
-    return found
 
 
 def steps(folder: Path, step: str) -> list[int]:

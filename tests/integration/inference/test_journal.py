@@ -18,10 +18,10 @@ from services.inference.domain.errors import JournalFull, JournalLocked
 from services.inference.domain.usage import Counts, Outcome
 from services.inference.journal.journal import Journal, JournalLimits
 from services.inference.journal.recovery import segment_paths
+from tests.infra.journal import frames
 from tests.integration.inference.build import (
     a_record,
     counts,
-    frames,
     opened,
     running_journal,
     settle_calls,

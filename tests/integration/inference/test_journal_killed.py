@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from modelyard.type.v1 import usage_pb2
 
-from tests.integration.inference.build import counts, frames, running_journal, steps, until
+from tests.infra.journal import frames
+from tests.integration.inference.build import counts, running_journal, steps, until
 from tests.integration.inference.journal_child import INPUT_TOKENS
 
 SEEDS = (1, 2, 3)

@@ -16,9 +16,9 @@ from services.inference.journal.frames import encode_frame
 from services.inference.journal.journal import Journal, JournalLimits
 from services.inference.journal.recovery import recover, segment_paths
 from services.inference.journal.segments import read_identity, write_identity
+from tests.infra.journal import frames
 from tests.integration.inference.build import (
     counts,
-    frames,
     opened,
     running_journal,
     settle_calls,
