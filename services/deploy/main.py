@@ -62,6 +62,7 @@ async def main(context: ServiceContext, settings: DeploySettings) -> None:
             lease_stale_s=settings.lease_stale_s,
             start_timeout_s=settings.instance_start_timeout_s,
             load_timeout_s=settings.instance_load_timeout_s,
+            load_idle_s=settings.instance_load_idle_s,
             canary_timeout_s=settings.instance_canary_timeout_s,
             canary_interval_s=settings.instance_canary_interval_s,
             drain_s=settings.instance_drain_s,

@@ -31,8 +31,9 @@ class DeploySettings(ServiceSettings):
     instance_drain_s: int = LocalSettings.drain_s
     # From Triton's start until it answers, seconds.
     instance_start_timeout_s: float = LocalSettings.start_timeout_s
-    # One model load, seconds.
+    # One model load, and what of it may pass without use of a processor or a disk, seconds.
     instance_load_timeout_s: float = LocalSettings.load_timeout_s
+    instance_load_idle_s: float = LocalSettings.load_idle_s
     # How often a ready instance is asked whether its model answers, and how long one answer may take, seconds.
     instance_canary_interval_s: float = LocalSettings.canary_interval_s
     instance_canary_timeout_s: float = LocalSettings.canary_timeout_s

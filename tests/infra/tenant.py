@@ -66,6 +66,10 @@ class Proof:
     differences: Sequence[str]
 
 
+class NotYet(Exception):
+    """What does not hold yet; the text says more than that."""
+
+
 async def until(holds: Callable[[], Awaitable[bool]], what: str, *, s_max: float) -> None:
     """Wait until something holds; a refusal counts as not yet.
 
@@ -78,7 +82,7 @@ async def until(holds: Callable[[], Awaitable[bool]], what: str, *, s_max: float
         try:
             if await holds():
                 return
-        except ModelyardError as error:
+        except (ModelyardError, NotYet) as error:
             why = f"; {error}"
         if time.monotonic() > give_up_s:
             raise AssertionError(f"not within {s_max:g} s: {what}{why}")
@@ -133,10 +137,20 @@ class Tenant:
         return Load(addresses.rest, addresses.inference, self.key, TARGETS, seed=seed)
 
     async def answers(self) -> bool:
-        """Whether every deployment has all the instances it wants."""
+        """True when every deployment has all the instances it wants.
+
+        Raises:
+            NotYet: with the state of each that has not.
+        """
+        waiting = [one for one in await self._deployments() if one.state != deploy_pb2.DEPLOYMENT_STATE_ACTIVE]
+        if waiting:
+            name = deploy_pb2.DeploymentState.Name
+            raise NotYet(", ".join(f"{one.name} is {name(one.state)} ({one.state_detail})" for one in waiting))
+        return True
+
+    async def _deployments(self) -> list[deploy_pb2.Deployment]:
         request = deploy_pb2.ListDeploymentsRequest(parent=f"{self.name}/endpoints/-")
-        deployments = await collect(self.modelyard.deploy.ListDeployments, request, "deployments")
-        return all(one.state == deploy_pb2.DEPLOYMENT_STATE_ACTIVE for one in deployments)
+        return await collect(self.modelyard.deploy.ListDeployments, request, "deployments")
 
     async def delete_managed(self) -> None:
         """Delete the managed deployment, and wait until its instances have ended."""
@@ -195,7 +209,7 @@ class Tenant:
         async def all_answer() -> bool:
             await self.modelyard.catalog.ListModels(catalog_pb2.ListModelsRequest(parent="publishers/-"))
             await self.modelyard.billing.GetBill(billing_pb2.GetBillRequest(parent=self.name))
-            await self.answers()
+            await self._deployments()
             return True
 
         await until(all_answer, "every service answers", s_max=RECOVERED_S_MAX)

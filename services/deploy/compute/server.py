@@ -19,6 +19,7 @@ from chassis.instance_secret import INSTANCE_SECRET_HEADER, instance_secret
 from services.deploy.compute.interface import InstanceSpec
 from services.deploy.compute.limits import Limits
 from services.deploy.compute.probes import ProbeFailed, probe
+from services.deploy.compute.progress import Progress, describe_waits
 from services.deploy.compute.records import InstanceFolder
 from services.deploy.compute.settings import LocalSettings
 from services.deploy.compute.triton import find_triton, prepare_backends, triton_arguments, triton_environment
@@ -162,17 +163,39 @@ class Server:
         """Load the model and see it answer.
 
         Raises:
-            ServerBroken: it did not load in time, or its canary failed.
+            ServerBroken: it did not load in time or did not get on, or its canary failed.
         """
         request = service_pb2.RepositoryModelLoadRequest(model_name=self._spec.model_name)
+        timeout_s = self._settings.load_timeout_s
+        loading = asyncio.ensure_future(
+            self._stub.RepositoryModelLoad(request, metadata=self._metadata, timeout=timeout_s)
+        )
         try:
-            await self._stub.RepositoryModelLoad(
-                request, metadata=self._metadata, timeout=self._settings.load_timeout_s
-            )
+            await self._watch_load(loading)
+            await loading
         except grpc.aio.AioRpcError as error:
             raise ServerBroken(f"model load ended with {error.code().name}: {error.details()}") from error
+        finally:
+            loading.cancel()
         self._model_stubs = self._stub_processes()
         await self.probe()
+
+    async def _watch_load(self, loading: asyncio.Future[Any]) -> None:
+        """Return when a load has ended.
+
+        Once in thousands of times a stub never answers its Triton. A new start mends that, and need not wait for as
+        long as the largest model may take.
+
+        Raises:
+            ServerBroken: for `load_idle_s` nothing of Triton got on.
+        """
+        progress = Progress()
+        while not loading.done():
+            await asyncio.wait({loading}, timeout=self._settings.check_interval_s)
+            idle_s = progress.idle_s(self._triton_tree())
+            if idle_s > self._settings.load_idle_s:
+                self._write_log(f"keeper: {describe_waits(self._triton_tree())}\n".encode())
+                raise ServerBroken(f"the model load used no processor and no disk for {idle_s:.0f} s")
 
     async def probe(self) -> None:
         """One canary inference.
@@ -229,10 +252,15 @@ class Server:
             await asyncio.sleep(_STOP_LOOK_S)
 
     def _stub_processes(self) -> list[psutil.Process]:
+        return [one for one in self._triton_tree() if _is_stub(one)]
+
+    def _triton_tree(self) -> list[psutil.Process]:
+        """Triton and what it has started; empty when it is not running."""
         if self.pid is None:
             return []
         try:
-            return [one for one in psutil.Process(self.pid).children(recursive=True) if _is_stub(one)]
+            triton = psutil.Process(self.pid)
+            return [triton, *triton.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
 

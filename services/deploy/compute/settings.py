@@ -19,6 +19,7 @@ class LocalSettings:
         lease_stale_s: Without a touch for this long, an instance ends itself.
         start_timeout_s: From Triton's start until it answers.
         load_timeout_s: One model load.
+        load_idle_s: What of it may pass without use of a processor or a disk; such a load hangs, and Triton starts again.
         canary_timeout_s: One canary inference.
         canary_interval_s: Between canaries of a ready instance.
         check_interval_s: Between looks at processes, lease and memory, and between heartbeats.
@@ -43,6 +44,7 @@ class LocalSettings:
     lease_stale_s: float = 20.0
     start_timeout_s: float = 30.0
     load_timeout_s: float = 120.0
+    load_idle_s: float = 20.0
     canary_timeout_s: float = 30.0
     canary_interval_s: float = 10.0
     check_interval_s: float = 1.0

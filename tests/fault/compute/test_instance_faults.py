@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -165,6 +166,24 @@ async def test_a_deaf_stub_is_found_by_its_canary(provider: LocalProvider) -> No
     assert await client.echo("heard") == "heard"
     await client.close()
     assert not stub.is_running()
+
+
+async def test_a_load_that_hangs_begins_anew(tmp_path: Path) -> None:
+    """A stub that waits for ever ends with its Triton. Here it waits for a pipe, in the place of its weights."""
+    spec = instance_spec("llamacpp", "hangs", slots="1", context_tokens="512")
+    ((name, real),) = spec.artifacts.items()
+    weights = tmp_path / "weights.gguf"
+    os.mkfifo(weights)
+    # Between two starts there has to be time for the right weights.
+    settings = local_settings(tmp_path, load_idle_s=2.0, restart_backoff_s=5.0)
+    async with local_provider(settings) as provider:
+        await provider.launch(replace(spec, artifacts={name: str(weights)}))
+        again = await wait_for_view(provider, "hangs", lambda view: view.detail.startswith("Triton starts again"))
+        weights.unlink()
+        weights.symlink_to(real)
+        await ready_again(provider, "hangs")
+        assert "used no processor and no disk for" in again.detail
+        assert any("triton_python_b" in line and " is sleeping (" in line for line in await provider.logs("hangs", 500))
 
 
 async def test_an_instance_whose_keeper_is_killed_was_released_at_its_last_heartbeat(provider: LocalProvider) -> None:
