@@ -44,6 +44,7 @@ def local_settings(folder: Path, **changes: Any) -> LocalSettings:
         instances_dir=folder / "instances",
         cluster_secret_file=secret_file,
         check_interval_s=0.2,
+        load_idle_s=5.0,
         restart_backoff_s=0.1,
         poll_interval_s=0.1,
         packages_dir=PACKAGES,
