@@ -32,6 +32,7 @@ from services.deploy.usecases.acceptance import (
     promise,
 )
 from services.deploy.usecases.endpoints import SERVERLESS, check_etag, load_endpoint, mark_deleting
+from services.deploy.usecases.states import move
 from services.deploy.usecases.versions import caught_up
 
 Ask = Callable[[], Awaitable[Answers]]
@@ -212,11 +213,11 @@ async def scale_deployment(
             row.instance_count = count
             row.failed_starts = 0
             row.wanted_revision += 1
-            row.revision += 1
-            if row.state == DeploymentState.FAILED:
-                row.state, row.state_detail = int(DeploymentState.UPDATING), ""
-                uow.emit(deployment_changed(row, clock.now()))
             uow.session.add(row)
+            if row.state == DeploymentState.FAILED:
+                move(uow, clock, row, DeploymentState.UPDATING)
+            else:
+                row.revision += 1
         return deployment_to_proto(row, await queries.instances_of(uow.session, [row.uid]))
 
 

@@ -13,11 +13,11 @@ from chassis.rpc.idempotency import answered_before, remember_answer
 from services.deploy.domain.deployments import DeploymentState
 from services.deploy.domain.errors import EndpointExists, EndpointNotFound, QuotaExceeded
 from services.deploy.domain.traffic import check_traffic
-from services.deploy.events.published import deployment_changed
 from services.deploy.storage import queries
 from services.deploy.storage.convert import endpoint_to_proto
 from services.deploy.storage.tables import DeploymentRow, EndpointRow
 from services.deploy.usecases.projects import revoke
+from services.deploy.usecases.states import move
 
 MANAGED, SERVERLESS = 1, 2
 
@@ -124,11 +124,8 @@ def mark_deleting(uow: UnitOfWork, deployment: DeploymentRow, clock: Clock) -> N
     if deployment.deleting:
         return
     deployment.deleting = True
-    deployment.state, deployment.state_detail = int(DeploymentState.DELETING), ""
     deployment.wanted_revision += 1
-    deployment.revision += 1
-    uow.session.add(deployment)
-    uow.emit(deployment_changed(deployment, clock.now()))
+    move(uow, clock, deployment, DeploymentState.DELETING)
 
 
 async def load_endpoint(

@@ -19,17 +19,13 @@ from chassis.telemetry.metrics import meter
 from services.deploy.compute.interface import ComputeProvider, InstanceView, LaunchRefused
 from services.deploy.compute.interface import InstanceState as Observed
 from services.deploy.domain.deployments import DeploymentState, InstanceState, derive_state, size
-from services.deploy.events.published import (
-    deployment_changed,
-    instance_allocated,
-    instance_observed,
-    instance_released,
-)
+from services.deploy.events.published import instance_allocated, instance_observed, instance_released
 from services.deploy.storage import queries
 from services.deploy.storage.tables import DeploymentRow, InstanceRow, PoolRow
 from services.deploy.usecases.changes import Changes
 from services.deploy.usecases.launch import Launcher, digests
 from services.deploy.usecases.routes import project_routes
+from services.deploy.usecases.states import move
 from services.deploy.weights.interface import WeightsInterrupted, WeightsRefused
 
 log = get_logger(__name__)
@@ -290,11 +286,7 @@ class Reconciler:
             detail = _detail(state, instances, known)
             if (state, detail) == (deployment.state, deployment.state_detail):
                 continue
-            deployment.state, deployment.state_detail = int(state), detail
-            deployment.revision += 1
-            uow.session.add(deployment)
-            uow.emit(deployment_changed(deployment, self._clock.now()))
-            log.info("deployment changed", deployment=deployment.resource, state=state.name, detail=detail)
+            move(uow, self._clock, deployment, state, detail)
             changed = True
         return changed
 
