@@ -138,6 +138,8 @@ class BucketWatch:
         self._on_change = on_change
         self._relist_s = relist_s
         self._sequences: dict[str, int] = {}
+        self._read_through = 0  # sequence in the bucket's stream
+        self._progress = asyncio.Event()
         self._current_at: float | None = None
         self.listed = asyncio.Event()  # set once the whole bucket was read for the first time
 
@@ -150,6 +152,18 @@ class BucketWatch:
         if self._current_at is None:
             return float("inf")
         return monotonic() - self._current_at
+
+    async def catch_up(self, *, timeout_s: float) -> None:
+        """Wait until the copy has what the bucket held when this was called, or the time is over, or NATS does not say."""
+        with contextlib.suppress(TimeoutError, *NATS_ERRORS):
+            async with asyncio.timeout(timeout_s):
+                newest = await self._last_sequence()
+                while self._read_through < newest:
+                    await self._progress.wait()
+
+    async def _last_sequence(self) -> int:
+        """Of the bucket's stream; its message may be gone."""
+        return (await self._bus.jetstream.stream_info(f"KV_{self._bucket}")).state.last_seq
 
     async def run(self) -> None:
         """Watch for ever; while NATS is away the copy stays as it was."""
@@ -166,24 +180,33 @@ class BucketWatch:
         """List everything, then follow changes until it is time to list anew."""
         prefix = f"$KV.{self._bucket}."
         relist_at = monotonic() + self._relist_s
+        before = await self._last_sequence()
         async with OrderedReader(self._bus, f"KV_{self._bucket}", f"{prefix}>", start_sequence=None) as reader:
             listed: set[str] = set()
             listing = reader.pending > 0
             if not listing:
-                self._end_list(listed)
+                self._end_list(listed, before)
             while monotonic() < relist_at:
                 message = await reader.next()
                 if message is not None:
                     key = message.subject.removeprefix(prefix)
                     self._apply(key, message)
+                    self._advance(message.metadata.sequence.stream)
                     listed.add(key)
                     if listing and message.metadata.num_pending == 0:
                         listing = False
-                        self._end_list(listed)
+                        self._end_list(listed, before)
                 if not listing:
                     self._current_at = monotonic()
 
-    def _end_list(self, listed: set[str]) -> None:
+    def _advance(self, sequence: int) -> None:
+        self._read_through = max(self._read_through, sequence)
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    def _end_list(self, listed: set[str], before: int) -> None:
+        """`before`: the stream's last sequence when the list began; what is not listed up to there is gone."""
+        self._advance(before)
         for key in self._sequences.keys() - listed:
             self._tell(key, None, self._sequences.pop(key))
         self._current_at = monotonic()

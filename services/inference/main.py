@@ -58,7 +58,7 @@ async def main(context: ServiceContext, settings: InferenceSettings) -> None:
     context.spawn(journal.watch(), "journal")
     bus = await Bus.connect(settings.nats_url, settings.nats_credential_file, "inference")
     keys = KeyDirectory(bus, clock, stale_s_max=settings.routes_stale_s_max, arrive_s=settings.access_arrive_s)
-    routes = RouteDirectory(bus, clock, stale_s_max=settings.routes_stale_s_max)
+    routes = RouteDirectory(bus, clock, stale_s_max=settings.routes_stale_s_max, arrive_s=settings.access_arrive_s)
     directory = BucketRoleDirectory(bus, arrive_s=settings.access_arrive_s)
     publisher = Publisher(journal, bus, clock, resend_s=settings.usage_resend_s)
     for watch in (keys.watch, routes.watch, directory.watch, publisher.watch):

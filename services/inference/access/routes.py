@@ -24,16 +24,43 @@ class Destination:
 
 
 class RouteDirectory:
-    """Every route of the platform."""
+    """Every route of the platform.
+
+    Args:
+        stale_s_max: How long routes serve without being confirmed.
+        arrive_s: Longest wait for what deploy has written and is on its way here.
+        arriving_max: How many calls wait so at once.
+    """
 
     BUCKET = "routes"
 
-    def __init__(self, bus: Bus, clock: Clock, *, stale_s_max: float) -> None:
+    def __init__(
+        self, bus: Bus, clock: Clock, *, stale_s_max: float, arrive_s: float = 1.0, arriving_max: int = 100
+    ) -> None:
         self._clock = clock
         self._stale_s_max = stale_s_max
+        self._arrive_s = arrive_s
+        self._arriving = 0
+        self._arriving_max = arriving_max
         self._by_uid: dict[str, routes_pb2.Route] = {}
         self._by_name: dict[tuple[str, str], routes_pb2.Route] = {}
         self.watch = bus.watch_bucket(self.BUCKET, self._changed)
+
+    async def find_arriving(self, key: routes_pb2.KeyAccess, model: str) -> Destination:
+        """As `find`, and once more when everything is here that deploy had written by now: what became ACTIVE a moment
+        ago may be on its way. A wrong name is refused after one question to NATS.
+        """
+        try:
+            return self.find(key, model)
+        except (ModelNotCallable, NoReadyInstance):
+            if self._arriving >= self._arriving_max:
+                raise
+        self._arriving += 1
+        try:
+            await self.watch.catch_up(timeout_s=self._arrive_s)
+        finally:
+            self._arriving -= 1
+        return self.find(key, model)
 
     def find(self, key: routes_pb2.KeyAccess, model: str) -> Destination:
         """The deployment that takes this call; the dates of its version are told beside the answer.

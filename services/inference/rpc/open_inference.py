@@ -47,13 +47,13 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
 
     async def ModelReady(self, request: Any, context: Context) -> service_pb2.ModelReadyResponse:
         try:
-            self._destination(request.name, request.version)
+            await self._destination(request.name, request.version)
         except Problem:
             return service_pb2.ModelReadyResponse(ready=False)
         return service_pb2.ModelReadyResponse(ready=True)
 
     async def ModelMetadata(self, request: Any, context: Context) -> service_pb2.ModelMetadataResponse:
-        destination = self._destination(request.name, request.version)
+        destination = await self._destination(request.name, request.version)
         target = self._calls.backend.choose(destination.deployment.targets)
         inner = service_pb2.ModelMetadataRequest(name=target.model_name)
         answer = await self._calls.backend.ask(target, "ModelMetadata", inner)
@@ -61,7 +61,7 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
         return answer
 
     async def ModelConfig(self, request: Any, context: Context) -> service_pb2.ModelConfigResponse:
-        destination = self._destination(request.name, request.version)
+        destination = await self._destination(request.name, request.version)
         target = self._calls.backend.choose(destination.deployment.targets)
         inner = service_pb2.ModelConfigRequest(name=target.model_name)
         answer = await self._calls.backend.ask(target, "ModelConfig", inner)
@@ -118,9 +118,9 @@ class OpenInferenceServicer(KeyedServicer, service_pb2_grpc.GRPCInferenceService
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    def _destination(self, name: str, version: str) -> Destination:
+    async def _destination(self, name: str, version: str) -> Destination:
         _check_version(version)
-        return self._calls.raw_destination(self.key(), name)
+        return await self._calls.raw_destination(self.key(), name)
 
 
 def check_request(request: service_pb2.ModelInferRequest) -> None:

@@ -97,7 +97,7 @@ class Calls:
         """
         check_messages(messages)
         check_sampling(sampling)
-        destination = self.find(key, model, catalog_pb2.TASK_CHAT_COMPLETION, "chat completions")
+        destination = await self.find(key, model, catalog_pb2.TASK_CHAT_COMPLETION, "chat completions")
         deployment = destination.deployment
         if deployment.HasField("provider"):
             return Generation(
@@ -138,7 +138,7 @@ class Calls:
             Problem: refused, or failed and recorded at zero.
         """
         check_inputs(inputs)
-        destination = self.find(key, model, catalog_pb2.TASK_EMBEDDINGS, "embeddings")
+        destination = await self.find(key, model, catalog_pb2.TASK_EMBEDDINGS, "embeddings")
         deployment = destination.deployment
         width = deployment.serving.embedding_dimensions
         if dimensions not in (None, width) and not deployment.HasField("provider"):
@@ -175,7 +175,7 @@ class Calls:
             RawTensorsOnServerless: the shared pool takes none.
             Problem: refused, or failed and recorded.
         """
-        destination = self.raw_destination(key, request.model_name)
+        destination = await self.raw_destination(key, request.model_name)
         measure = CallMeasure("infer", destination.deployment)
         with span("infer", measure.attributes):
             return await self._infer(key, destination, request, measure)
@@ -225,7 +225,7 @@ class Calls:
             RawTensorsOnServerless: the shared pool takes none.
             Problem: refused, or failed and recorded.
         """
-        destination = self.raw_destination(key, request.model_name)
+        destination = await self.raw_destination(key, request.model_name)
         measure = CallMeasure("infer", destination.deployment)
         with span("infer", measure.attributes):
             async with aclosing(self._raw(key, destination, request, measure)) as responses:
@@ -288,13 +288,13 @@ class Calls:
             return Outcome.TIMED_OUT
         return cut_by_us(delivered) if self.stopping else Outcome.CANCELLED
 
-    def raw_destination(self, key: routes_pb2.KeyAccess, model: str) -> Destination:
+    async def raw_destination(self, key: routes_pb2.KeyAccess, model: str) -> Destination:
         """Where a raw call goes.
 
         Raises:
             RawTensorsOnServerless: the endpoint is on the shared pool.
         """
-        destination = self.routes.find(key, model)
+        destination = await self.routes.find_arriving(key, model)
         if destination.route.serverless:
             raise RawTensorsOnServerless(
                 f"endpoint {model!r} is serverless and takes no raw tensors; deploy on managed compute, or call chat "
@@ -329,7 +329,9 @@ class Calls:
             urgent=urgent,
         )
 
-    def find(self, key: routes_pb2.KeyAccess, model: str, task: catalog_pb2.Task.ValueType, said: str) -> Destination:
+    async def find(
+        self, key: routes_pb2.KeyAccess, model: str, task: catalog_pb2.Task.ValueType, said: str
+    ) -> Destination:
         """Where a call goes that only models of one task answer.
 
         Args:
@@ -339,7 +341,7 @@ class Calls:
             TaskNotSupported: the model does something else.
             Problem: the key may not call it, or nothing answers there now.
         """
-        destination = self.routes.find(key, model)
+        destination = await self.routes.find_arriving(key, model)
         if task not in destination.deployment.tasks:
             raise TaskNotSupported(f"the model behind {model!r} does not answer {said}", field="model")
         return destination

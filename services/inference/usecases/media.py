@@ -54,7 +54,7 @@ async def transcribe(
         Problem: refused, or failed and recorded at zero.
     """
     check_audio(audio, listening)
-    destination = calls.find(key, model, catalog_pb2.TASK_TRANSCRIPTION, "transcriptions")
+    destination = await calls.find(key, model, catalog_pb2.TASK_TRANSCRIPTION, "transcriptions")
     call = WholeCall(calls, key, destination, "transcribe")
 
     def listen(target: routes_pb2.RouteTarget) -> AsyncGenerator[Heard, None]:
@@ -81,7 +81,7 @@ async def classify_images(
         Problem: refused, or failed and recorded at zero.
     """
     check_images(images, top_k)
-    destination = calls.find(key, model, catalog_pb2.TASK_IMAGE_CLASSIFICATION, "image classifications")
+    destination = await calls.find(key, model, catalog_pb2.TASK_IMAGE_CLASSIFICATION, "image classifications")
     call = WholeCall(calls, key, destination, "classify_images")
 
     async def ask(target: routes_pb2.RouteTarget) -> Looked:

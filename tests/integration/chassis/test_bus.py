@@ -134,6 +134,22 @@ async def test_a_watch_lists_and_follows(nats: Broker) -> None:
     running.cancel()
 
 
+async def test_a_watch_that_caught_up_has_what_was_there(nats: Broker) -> None:
+    """Whatever was written before the question is told before its answer, and so is that nothing was."""
+    deploy, inference = await nats.bus_as("deploy"), await nats.bus_as("inference")
+    copy = Copy()
+    watch = inference.watch_bucket("routes", copy.change)
+    running = asyncio.create_task(watch.run())
+    await asyncio.wait_for(watch.listed.wait(), 10)
+    async with asyncio.timeout(10):
+        await watch.catch_up(timeout_s=60)
+        for number in range(200):
+            await deploy.put_projection("routes", "a", encode_projection(number, str(number).encode()))
+            await watch.catch_up(timeout_s=60)
+            assert copy.values == {"a": str(number).encode()}
+    running.cancel()
+
+
 async def test_an_empty_bucket_is_listed_too(nats: Broker) -> None:
     """Readiness must not wait for a first value."""
     watch = (await nats.bus_as("inference")).watch_bucket("routes", Copy().change)
@@ -168,6 +184,8 @@ async def test_a_watch_ages_while_the_broker_is_away_and_catches_up(own_nats: Br
     age = watch.staleness_s
     await until(lambda: watch.staleness_s > age + 0.1)
     assert copy.values == {"a": b"one"}
+    async with asyncio.timeout(10):
+        await watch.catch_up(timeout_s=0.1)
     await own_nats.server.start()
     await until(lambda: deploy.connected)
     await deploy.put_projection("routes", "a", encode_projection(2, b"two"))

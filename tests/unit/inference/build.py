@@ -42,15 +42,19 @@ async def until(holds: Callable[[], object], timeout_s: float = 10.0) -> None:
 
 
 class StillBus:
-    """Watches whose changes the test tells; `staleness_s` is how old the copies are."""
+    """Watches whose changes the test tells; `staleness_s` is how old the copies are, `on_the_way` what brings the rest."""
 
     def __init__(self) -> None:
         self.staleness_s = 0.0
+        self.on_the_way: Callable[[], None] = lambda: None
         self._on_change: dict[str, Callable[[str, bytes | None, int], None]] = {}
 
     def watch_bucket(self, bucket: str, on_change: Callable[[str, bytes | None, int], None]) -> Any:
         self._on_change[bucket] = on_change
         return self
+
+    async def catch_up(self, *, timeout_s: float) -> None:
+        self.on_the_way()
 
     def tell(self, bucket: str, key: str, value: Any) -> None:
         self._on_change[bucket](key, None if value is None else value.SerializeToString(), 1)

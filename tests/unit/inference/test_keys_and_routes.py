@@ -177,6 +177,23 @@ def test_another_form_of_address_is_refused(model: str) -> None:
         some_routes(a_route()).find(a_key(), model)
 
 
+async def test_what_became_active_a_moment_ago_is_waited_for() -> None:
+    bus = StillBus()
+    routes = RouteDirectory(bus, ManualClock(), stale_s_max=60)  # type: ignore[arg-type]
+    bus.on_the_way = lambda: bus.tell("routes", "endpoint-chat", a_route())
+    assert (await routes.find_arriving(a_key(), "chat")).deployment.deployment == "one"
+    with pytest.raises(ModelNotCallable):
+        await routes.find_arriving(a_key(), "other")
+
+
+async def test_no_more_calls_than_so_many_wait_for_what_may_come() -> None:
+    bus = StillBus()
+    routes = RouteDirectory(bus, ManualClock(), stale_s_max=60, arriving_max=0)  # type: ignore[arg-type]
+    bus.on_the_way = lambda: bus.tell("routes", "endpoint-chat", a_route())
+    with pytest.raises(ModelNotCallable):
+        await routes.find_arriving(a_key(), "chat")
+
+
 def test_another_projects_endpoint_does_not_exist() -> None:
     """The answer is the very one for what is not there."""
     routes = some_routes(a_route("chat", project_uid=OTHER_PROJECT_UID))
