@@ -12,6 +12,8 @@ import msgspec
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from chassis.database.sqlite_driver import Driver
+
 # For JSON columns; several times as fast as the standard library's.
 JSON_CODEC: dict[str, Any] = {
     "json_serializer": lambda value: msgspec.json.encode(value).decode(),
@@ -48,7 +50,9 @@ def sqlite_engine(
         foreign_keys: Off for migrations, which drop and make tables anew.
         options: For `create_async_engine`.
     """
-    engine = create_async_engine(url, connect_args={"cached_statements": _STATEMENTS_MAX}, **JSON_CODEC, **options)
+    engine = create_async_engine(
+        url, module=Driver(), connect_args={"cached_statements": _STATEMENTS_MAX}, **JSON_CODEC, **options
+    )
     # IMMEDIATE takes the write lock at once: a reader that turns writer half-way would fail, not wait.
     begin_statement = "begin" if read_only else "begin immediate"
     pragmas = {
@@ -72,7 +76,7 @@ def sqlite_engine(
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Any) -> None:
-        connection.exec_driver_sql(begin_statement)
+        connection.connection.dbapi_connection.begin_statement = begin_statement
 
     return engine
 
