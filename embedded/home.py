@@ -66,6 +66,11 @@ class Home:
         return self.path / "secrets" / "providers"
 
     @property
+    def curated(self) -> Path:
+        """Folders of reviewed models, for sources of kind curated; the operator writes them."""
+        return self.path / "curated"
+
+    @property
     def nats_identities(self) -> Path:
         return self.path / "secrets" / "nats"
 
@@ -113,7 +118,7 @@ class Home:
             raise HomeUnusable(
                 f"{self.path} cannot be used ({error.strerror}); name another folder with --data-dir or MODELYARD_HOME"
             ) from None
-        for folder in (self.logs, self.path / "run"):
+        for folder in (self.logs, self.path / "run", self.curated):
             folder.mkdir(exist_ok=True)
         self.provider_keys.mkdir(parents=True, exist_ok=True, mode=0o700)
         signing_key = kept_signing_key(self.signing_key, self.public_key)

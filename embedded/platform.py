@@ -122,13 +122,13 @@ class Platform:
             settings |= {
                 "HTTP_ADDRESS": f"127.0.0.1:{ports['artifacts']}",
                 "DOWNLOAD_KEY_FILE": home.download_key,
+                "SOURCE_KEYS_DIR": home.provider_keys,
+                "CURATED_DIR": home.curated,
             }
         if service in ("catalog", "deploy"):
             settings["PACKAGES_DIR"] = home.packages
         if service in ("deploy", "inference"):
             settings["CLUSTER_SECRET_FILE"] = home.cluster_secret
-        if service == "catalog":
-            settings["SOURCE_KEYS_DIR"] = home.provider_keys
         if service == "deploy":
             settings |= {"LEASE_FILE": home.lease, "RELEASE_ON_STOP": "true"}
         if service == "inference":

@@ -80,6 +80,7 @@ def show_source(name: Name, as_json: Json = False) -> None:
                 ("source", short_name(source.name)),
                 ("kind", source.WhichOneof("kind")),
                 ("base URL", source.provider.base_url or source.hub.endpoint),
+                ("folder", source.curated.folder),
                 ("author", source.hub.author),
                 ("search", source.hub.search),
                 ("task", source.hub.task),

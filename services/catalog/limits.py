@@ -10,6 +10,7 @@ from services.catalog.domain.own.rules import OwnLimits
 from services.catalog.domain.search import Limits
 from services.catalog.domain.uploads import UploadLimits
 from services.catalog.settings import CatalogSettings
+from services.catalog.sources.curated import CuratedBounds
 from services.catalog.sources.hub.client import HubBounds
 from services.catalog.sources.hub.hub import HubLimits
 from services.catalog.sources.provider import ListingBounds
@@ -35,6 +36,10 @@ def hub_limits(settings: CatalogSettings) -> HubLimits:
         context_tokens_max=settings.hub_context_tokens_max,
         slots=settings.hub_slots,
     )
+
+
+def curated_bounds(settings: CatalogSettings) -> CuratedBounds:
+    return CuratedBounds(settings.curated_file_bytes_max, settings.curated_models_max)
 
 
 def provider_bounds(settings: CatalogSettings) -> ListingBounds:

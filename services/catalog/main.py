@@ -56,6 +56,7 @@ from services.catalog.rpc.search import SearchServicer
 from services.catalog.rpc.servicer import CatalogServicer
 from services.catalog.rpc.sources import SourceServicer
 from services.catalog.settings import CatalogSettings
+from services.catalog.sources.curated import curated_adapters
 from services.catalog.sources.hub.adapter import hub_adapters
 from services.catalog.sources.hub.hub import HubSource
 from services.catalog.sources.hub.hubs import HUB, Hubs
@@ -156,7 +157,9 @@ async def main(context: ServiceContext, settings: CatalogSettings) -> None:
             installs_pb2_grpc,
             InstallServicer(database, clock, settings.content_dir, packages, notice),
         ),
-        ServedService(f"{PACKAGE}.SourceService", sources_pb2_grpc, _sources(context, database, settings, hubs)),
+        ServedService(
+            f"{PACKAGE}.SourceService", sources_pb2_grpc, _sources(context, database, settings, hubs, packages)
+        ),
         ServedService(f"{PACKAGE}.RegistryService", registry_pb2_grpc, _registry(context, database, settings, store)),
         dead_letters.served(),
     ]
@@ -197,13 +200,18 @@ def _registry(
     return RegistryServicer(database, context.clock, store, checker, uploads, own, serving)
 
 
-def _sources(context: ServiceContext, database: Database, settings: CatalogSettings, hubs: Hubs) -> SourceServicer:
+def _sources(
+    context: ServiceContext, database: Database, settings: CatalogSettings, hubs: Hubs, packages: PackageStore
+) -> SourceServicer:
     """Begin to sync configured sources; what configures them."""
     keys = SecretFiles(settings.source_keys_dir)
     # By kind, as the contract names them.
     adapters: dict[str, AdapterFactory] = {
         "provider": provider_adapters(keys, limits.provider_bounds(settings), proxy=settings.sources_proxy),
         "hub": hub_adapters(hubs, settings.hub_endpoint, models_max=settings.hub_models_max),
+        "curated": curated_adapters(
+            settings.curated_dir, packages, limits.notice(settings), limits.curated_bounds(settings)
+        ),
     }
     syncer = Syncer(database, context.clock, adapters, limits.sync_limits(settings))
     context.spawn(syncer.run(), "sources")

@@ -15,6 +15,7 @@ from services.catalog.domain.lifecycle import Notice
 from services.catalog.domain.own.rules import OwnLimits
 from services.catalog.domain.uploads import UploadLimits
 from services.catalog.sources.content_files import SHIPPED
+from services.catalog.sources.curated import CuratedBounds
 from services.catalog.sources.hub.client import HubBounds
 from services.catalog.sources.hub.hub import HubLimits
 
@@ -41,6 +42,11 @@ class CatalogSettings(ServiceSettings):
     announce_days: tuple[Annotated[int, Field(ge=1, le=3660)], ...] = (90, 30, 7, 1)
     # Entries in each list of a project's policy.
     policy_entries_max: int = 200
+
+    # Folder in which sources of kind curated find theirs; none without it. Its largest file, bytes, and models of one source.
+    curated_dir: Path | None = None
+    curated_file_bytes_max: int = CuratedBounds.file_bytes_max
+    curated_models_max: int = CuratedBounds.models_max
 
     # Folder of the credentials of sources, one a file named as the source refers to it, mode 0600.
     source_keys_dir: Path | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from services.catalog.sources.content_files import SHIPPED
 from tests.infra.up import Up
 from tests.integration.catalog.assets import an_asset
 
@@ -41,6 +42,34 @@ def test_assets_are_imported_once_and_exported_again(up: Up, tmp_path: Path) -> 
     assert again == {"imported": 0, "unchanged": 2, "failed": []}
     shown = up.json("models", "show", "e2e-a")["model"]
     assert (shown["card"], shown["source"]) == (good["a"]["_description_md"], "import")
+
+
+def test_reviewed_models_of_a_folder_are_previewed_taken_and_run(up: Up, tmp_path: Path) -> None:
+    """A mistake is told by lint before it is put in place, and by the sync where it was not asked."""
+    shipped = next(
+        model
+        for model in yaml.safe_load((SHIPPED / "models" / "sentence-transformers.yaml").read_text())["models"]
+        if model["id"] == "all-minilm-l6-v2"
+    )
+    good = {**shipped, "publisher": "house", "id": "reviewed-minilm"}
+    file = up.home / "curated" / "house" / "models" / "house.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(yaml.safe_dump({"models": [good, {**good, "id": "wrong", "license": 7}]}))
+    assert "models.1.license" in up.run("catalog", "lint", str(file.parents[1]), status=1).stdout
+    source_file = tmp_path / "house.yaml"
+    source = {"name": "house", "collection": "curated", "interval_s": 60, "curated": {"folder": "house"}}
+    source_file.write_text(yaml.safe_dump(source))
+    preview = up.json("catalog", "sources", "apply", str(source_file), "--preview")
+    assert [(one["model"], one["change"]) for one in preview["changes"]] == [
+        ("publishers/house/models/reviewed-minilm", "added")
+    ]
+    run = up.json("catalog", "sources", "apply", str(source_file))["last_run"]
+    assert (run["state"], run["counts"]["added"], run["counts"]["failed"]) == ("SYNC_STATE_SUCCEEDED", "1", "1")
+    (failure,) = up.json("catalog", "sources", "show", "house")["last_run"]["failures"]
+    assert (failure["model"], failure["field"]) == ("house/wrong", "models.1.license")
+    up.run("project", "create", "house")
+    told = up.json("catalog", "verify", "reviewed-minilm", "--project", "house")
+    assert (told["verified"], told["configuration"]["engine"]) == (True, "onnx")
 
 
 def test_models_are_searched(up: Up) -> None:

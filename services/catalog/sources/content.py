@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
@@ -261,6 +261,16 @@ class Collections(_Strict):
 
 class Models(_Strict):
     models: list[Model]
+
+
+class UncheckedModels(_Strict):
+    """The same where a mistake is to keep out the model that it is in, and no other."""
+
+    models: list[dict[str, Any]]
+
+
+class Publishers(_Strict):
+    publishers: list[Publisher]
 
 
 class InstanceTypes(_Strict):

@@ -22,6 +22,8 @@ from services.catalog.sources.content import (
     Model,
     Models,
     Publisher,
+    Publishers,
+    UncheckedModels,
 )
 
 # The folder that comes with the service.
@@ -117,23 +119,75 @@ def check_content(folder: Path) -> tuple[Content | None, list[Finding]]:
     return content, _wrong_replacements(files, models)
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedModels:
+    """A folder of models alone.
+
+    Attributes:
+        models: Those without a mistake, by `PUBLISHER/MODEL`, in the order of the files.
+        wrong: What is wrong with which of the others, by the same name.
+        findings: Why it cannot be said what the folder holds; with any of them the rest says nothing.
+    """
+
+    models: dict[str, Model]
+    publishers: list[Publisher]
+    wrong: list[tuple[str, Finding]]
+    findings: list[Finding]
+
+
+def check_models(folder: Path, *, file_bytes_max: int | None = None) -> CheckedModels:
+    """Read a folder of models alone: `models/*.yaml`, and `publishers.yaml` where there is one. A mistake keeps out the model
+    that it is in, and no other."""
+    files = _Files(folder, file_bytes_max)
+    head = files.read("publishers.yaml", Publishers) if (folder / "publishers.yaml").exists() else None
+    models: dict[str, Model] = {}
+    wrong: list[tuple[str, Finding]] = []
+    names = files.names("models")
+    if not names:
+        files.add("models", 0, "", "has no YAML file; a folder of models has one at least")
+    for name in names:
+        part = files.read(name, UncheckedModels)
+        for position, entry in enumerate(part.models if part else ()):
+            place = ("models", position)
+            called = f"{entry.get('publisher')}/{entry.get('id')}"
+            if not entry.get("publisher") or not entry.get("id"):
+                files.add(name, files.line(name, place), f"models.{position}", "a model has no publisher or no id")
+            elif called in models:
+                twice = Finding(
+                    name, files.line(name, (*place, "id")), f"models.{position}.id", f"{called} stands twice"
+                )
+                wrong.append((called, twice))
+            else:
+                try:
+                    models[called] = Model.model_validate(entry)
+                except ValidationError as invalid:
+                    wrong += [(called, finding) for finding in files.explain(name, invalid, place)]
+    return CheckedModels(models, head.publishers if head else [], wrong, files.findings)
+
+
 def license_text(folder: Path, license_id: str) -> str:
     """The text of a licence that is shipped; empty where it is not."""
     path = folder / "licenses" / f"{license_id}.txt"
-    return path.read_text() if path.is_file() else ""
+    return path.read_text() if path.parent.name == "licenses" and path.is_file() else ""
 
 
 class _Files:
     """Reads files and remembers what is wrong with them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bytes_max: int | None = None) -> None:
         self._folder = folder
+        self._bytes_max = bytes_max
+        self._nodes: dict[str, Any] = {}
         self.findings: list[Finding] = []
 
     def read(self, name: str, form: type[Form]) -> Form | None:
         """One file in its form; None where it has mistakes."""
+        path = self._folder / name
         try:
-            text = (self._folder / name).read_text()
+            if self._bytes_max is not None and (size := path.stat().st_size) > self._bytes_max:
+                self.add(name, 0, "", f"has {size} bytes; at most {self._bytes_max} are allowed")
+                return None
+            text = path.read_text()
         except OSError as missing:
             self.add(name, 0, "", f"cannot be read: {missing.strerror}; a content folder has it")
             return None
@@ -147,15 +201,22 @@ class _Files:
             problem = getattr(unreadable, "problem", None) or str(unreadable)
             self.add(name, mark.line + 1 if mark else 0, "", f"is not YAML: {problem}")
         except ValidationError as invalid:
-            for error in invalid.errors():
-                field = ".".join(str(step) for step in error["loc"])
-                said = f"{field or 'the file'} is {str(error['input'])[:200]!r}: {error['msg']}"
-                self.add(name, self.line(name, error["loc"]), field, said)
+            self.findings += self.explain(name, invalid)
         return None
+
+    def explain(self, name: str, invalid: ValidationError, at: tuple[str | int, ...] = ()) -> Iterator[Finding]:
+        """Each mistake of a part of a file, which stands at a path of keys and positions."""
+        for error in invalid.errors():
+            steps = (*at, *error["loc"])
+            field = ".".join(str(step) for step in steps)
+            said = f"{field or 'the file'} is {str(error['input'])[:200]!r}: {error['msg']}"
+            yield Finding(name, self.line(name, steps), field, said)
 
     def line(self, name: str, steps: Iterable[str | int]) -> int:
         """Where a field stands: the line of its key, or of the nearest thing around it."""
-        node = yaml.compose((self._folder / name).read_text(), Loader=_Loader)
+        if name not in self._nodes:
+            self._nodes[name] = yaml.compose((self._folder / name).read_text(), Loader=_Loader)
+        node = self._nodes[name]
         line = node.start_mark.line + 1 if node else 0
         for step in steps:
             found = _below(node, step)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from modelyard.catalog.v1 import providers_pb2, sources_pb2
 
+from services.catalog.domain.lifecycle import Notice
 from services.catalog.domain.records import ModelRecord
 
 
@@ -46,6 +47,15 @@ class PublishedScore:
 
 
 @dataclass(frozen=True, slots=True)
+class NewPublisher:
+    """A publisher that the catalog may not know yet."""
+
+    id: str
+    display_name: str
+    website: str
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Some of a source's models, stored in one transaction.
 
@@ -55,7 +65,9 @@ class Batch:
         skipped: How many were left out: by a glob, or since they do nothing that can be used here.
         cursor: Where reading goes on after these; empty after the last ones.
         scores: Published results, by the resource name of a model among `records`; exactly those are known of it then.
-        publishers: Home pages of publishers of `records`, by id; those that are there already stay as they are.
+        publishers: Publishers of `records`; those that are there already stay as they are.
+        kept: Resource names of models that the source lists and that cannot be read now: they stay as they are.
+        notice: The least that new dates of a version give to those who use it; None where the source decides.
         decided_here: How versions are served, and their place among the others, is this platform's choice and not the
             source's: what was stored first stands.
     """
@@ -66,7 +78,9 @@ class Batch:
     skipped: int = 0
     cursor: str = ""
     scores: Mapping[str, Sequence[PublishedScore]] = field(default_factory=dict)
-    publishers: Mapping[str, str] = field(default_factory=dict)
+    publishers: Sequence[NewPublisher] = ()
+    kept: Sequence[str] = ()
+    notice: Notice | None = None
     decided_here: bool = False
 
 

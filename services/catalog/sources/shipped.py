@@ -42,7 +42,7 @@ class Files:
 def records_of(folder: Path, read: content_files.Content, packages: PackageStore) -> list[ModelRecord]:
     """Every model of a content folder; weights are read once to check their digest, so call it off the event loop."""
     support = {collection.id: collection.support for collection in read.collections}
-    return [_model(folder, model, support[model.collection], packages) for model in read.models]
+    return [record_of(folder, model, support[model.collection], packages) for model in read.models]
 
 
 def pins_of(folder: Path, version: content.Version) -> list[Pin]:
@@ -54,9 +54,10 @@ def pins_of(folder: Path, version: content.Version) -> list[Pin]:
     return read_pins(folder / "requirements" / version.install.requirements) if version.install else []
 
 
-def _model(
+def record_of(
     folder: Path, model: content.Model, collection_support: content.Support, packages: PackageStore
 ) -> ModelRecord:
+    """A model of a folder; what it does not say of its support is its collection's. It reads weights, as `records_of`."""
     files = [_files(folder, model, version, packages) for version in model.versions]
     usability, detail = _usability(model, files)
     if model.usability is None and usability == "NEEDS_HARDWARE":

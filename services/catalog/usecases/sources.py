@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from modelyard.catalog.v1 import catalog_pb2, providers_pb2, sources_pb2
@@ -27,6 +28,8 @@ TERMS_BYTES_MAX = 64 * 1024
 WORDS_MAX = 4000
 RULES_MAX = 1000
 HUB_WORD_LENGTH_MAX, HUB_TAGS_MAX = 128, 20
+FOLDER_LENGTH_MAX = 256
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _PART = 500
 
 # A source, its newest run, and how many models it holds, as the contract shows them.
@@ -75,13 +78,34 @@ def checked_spec(source: sources_pb2.ModelSource, *, insecure: bool) -> sources_
     )
     kind = source.WhichOneof("kind")
     if kind is None:
-        raise SourceInvalid("what kind of source it is is not said; set provider or hub", field="kind")
+        raise SourceInvalid("what kind of source it is is not said; set provider, hub or curated", field="kind")
     getattr(spec, kind).CopyFrom(getattr(source, kind))
     if kind == "provider":
         _check_provider(spec.provider, spec.key_reference, insecure=insecure)
-    else:
+    elif kind == "hub":
         _check_hub(spec, insecure=insecure)
+    else:
+        _check_curated(spec)
     return spec
+
+
+def _check_curated(spec: sources_pb2.ModelSource) -> None:
+    """As `checked_spec`."""
+    folder = spec.curated.folder
+    if len(folder) > FOLDER_LENGTH_MAX or not _FOLDER.fullmatch(folder):
+        raise SourceInvalid(
+            f"curated.folder is {folder[:80]!r}; it is a folder below MODELYARD_CATALOG_CURATED_DIR, such as 'acme', at most "
+            f"{FOLDER_LENGTH_MAX} characters",
+            field="curated.folder",
+        )
+    if spec.key_reference:
+        raise SourceInvalid("key_reference is set; a folder is read without a credential", field="key_reference")
+    _check_no_terms(spec, "a folder")
+
+
+def _check_no_terms(spec: sources_pb2.ModelSource, where: str) -> None:
+    if spec.HasField("terms") and spec.terms != catalog_pb2.License():
+        raise SourceInvalid(f"terms is set; models of {where} have licences of their own", field="terms")
 
 
 def _check_hub(spec: sources_pb2.ModelSource, *, insecure: bool) -> None:
@@ -92,8 +116,7 @@ def _check_hub(spec: sources_pb2.ModelSource, *, insecure: bool) -> None:
             hub.endpoint = check_base_url(hub.endpoint, insecure=insecure)
         except WebAddressRefused as why:
             raise SourceInvalid(f"hub.endpoint: {why}", field="hub.endpoint") from None
-    if spec.HasField("terms") and spec.terms != catalog_pb2.License():
-        raise SourceInvalid("terms is set; models of a hub have licences of their own", field="terms")
+    _check_no_terms(spec, "a hub")
     for field in ("author", "search", "task"):
         if len(getattr(hub, field)) > HUB_WORD_LENGTH_MAX:
             raise SourceInvalid(f"hub.{field} is longer than {HUB_WORD_LENGTH_MAX} characters", field=f"hub.{field}")
@@ -313,7 +336,7 @@ async def _check_collection(uow: UnitOfWork, spec: sources_pb2.ModelSource) -> N
             f"collection {spec.collection!r} does not exist; `modelyard collections` shows those that do",
             field="collection",
         )
-    allowed = {"provider": "PROVIDER", "hub": "HUB"}[spec.WhichOneof("kind") or ""]
+    allowed = {"provider": "PROVIDER", "hub": "HUB", "curated": "CURATED"}[spec.WhichOneof("kind") or ""]
     if row.kind != allowed:
         raise SourceInvalid(
             f"collection {spec.collection!r} is of kind {row.kind.lower()}; such a source fills one of kind "

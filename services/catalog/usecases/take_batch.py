@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 import msgspec
@@ -12,7 +12,7 @@ from chassis.database import Database, UnitOfWork
 from services.catalog.domain.names import MODEL
 from services.catalog.domain.records import ModelRecord, Source, digest_of
 from services.catalog.domain.sources import RESERVED_IDS
-from services.catalog.sources.interface import Batch, Failure
+from services.catalog.sources.interface import Batch, Failure, NewPublisher
 from services.catalog.storage.queries.models import models as stored_models
 from services.catalog.storage.queries.pages import table, take_turns
 from services.catalog.storage.queries.sources import existing_sources
@@ -56,11 +56,11 @@ async def take_batch(uow: UnitOfWork, database: Database, now: datetime, source:
         own = {name: await as_known(uow.session, record) for name, record in own.items()}
     await _put_publishers(uow, database, batch.publishers)
     said = [_with_known_dates(record, known.get(name)) for name, record in own.items()]
-    put = await put_models(uow, database, now, source, prepare_models(said))
+    put = await put_models(uow, database, now, source, prepare_models(said), notice=batch.notice)
     result = BatchResult(
         added=list(put.added),
         changed=list(put.changed),
-        refused=[refusal.model for refusal in put.refused],
+        refused=[*batch.kept, *(refusal.model for refusal in put.refused)],
         failures=[*batch.failures, *(Failure(one.model, one.field, one.reason) for one in put.refused)],
     )
     for name, scores in batch.scores.items():
@@ -78,9 +78,9 @@ async def take_batch(uow: UnitOfWork, database: Database, now: datetime, source:
     return result
 
 
-async def _put_publishers(uow: UnitOfWork, database: Database, websites: Mapping[str, str]) -> None:
+async def _put_publishers(uow: UnitOfWork, database: Database, wanted: Sequence[NewPublisher]) -> None:
     publishers = table(PublisherRow)
-    rows = [{"id": one, "display_name": one, "website": website} for one, website in websites.items()]
+    rows = [asdict(one) for one in wanted]
     if rows:
         await database.insert_ignoring(uow, publishers, rows, returning=[publishers.c.id])
 

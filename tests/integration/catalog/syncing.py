@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,10 +18,13 @@ from chassis.access import Caller
 from chassis.access.caller import CallerKind, set_current_caller
 from chassis.database import Database
 from chassis.events import published_event
+from services.catalog.domain.lifecycle import Notice
 from services.catalog.domain.records import License, ModelRecord, Source, VersionRecord
 from services.catalog.events.consumed import deployment_changed
 from services.catalog.rpc.sources import SourceServicer
+from services.catalog.sources.curated import CuratedBounds, curated_adapters
 from services.catalog.sources.interface import Batch
+from services.catalog.sources.packages import PackageStore
 from services.catalog.storage.tables import CollectionRow, ModelRow, VersionRow
 from services.catalog.usecases.prepare_models import prepare_models
 from services.catalog.usecases.put_models import put_models
@@ -89,6 +93,7 @@ class Platform:
         self.database = database
         self.clock = ManualClock()
         self.adapter = ScriptedAdapter()
+        self.curated_dir: Path | None = None
         self.syncer = self.restarted()
         self.servicer = SourceServicer(
             database, self.clock, self.syncer, self.adapters, insecure=False, preview_models_max=100
@@ -96,7 +101,10 @@ class Platform:
 
     @property
     def adapters(self) -> Any:
-        return {"provider": lambda _spec, _today: self.adapter}
+        return {"provider": lambda _spec, _today: self.adapter, "curated": self._folder_adapter}
+
+    def _folder_adapter(self, spec: sources_pb2.ModelSource, today: date) -> Any:
+        return curated_adapters(self.curated_dir, PackageStore(None), Notice(), CuratedBounds())(spec, today)
 
     def restarted(self, **limits: Any) -> Syncer:
         """The syncer of another process over the same database."""

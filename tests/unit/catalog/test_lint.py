@@ -117,6 +117,23 @@ def test_the_command_lists_mistakes_and_fails(tmp_path: Path) -> None:
     assert finding["line"] > 0
 
 
+def test_a_folder_of_models_alone_is_checked_as_its_source_reads_it(tmp_path: Path) -> None:
+    """Without collections and types of hardware of its own."""
+    write_content(tmp_path, listed_only("good"), listed_only("bad", colour="red"))
+    for name in ("collections.yaml", "instance_types.yaml"):
+        (tmp_path / name).unlink()
+    done = CliRunner().invoke(app, ["catalog", "lint", str(tmp_path), "--json"])
+    said = json.loads(done.stdout)
+    (finding,) = said["findings"]
+    assert (done.exit_code, finding["field"], said["models"], said["publishers"]) == (1, "models.1.colour", 1, 1)
+    assert finding["line"] > 0
+    write_content(tmp_path, listed_only("good"))
+    for name in ("collections.yaml", "instance_types.yaml"):
+        (tmp_path / name).unlink()
+    done = CliRunner().invoke(app, ["catalog", "lint", str(tmp_path)])
+    assert (done.exit_code, "1 models of 1 publishers, nothing to mend" in done.stdout) == (0, True)
+
+
 def test_the_command_needs_no_platform(tmp_path: Path) -> None:
     """The shipped content has nothing to mend."""
     done = CliRunner().invoke(app, ["--data-dir", str(tmp_path), "catalog", "lint", "--json"])

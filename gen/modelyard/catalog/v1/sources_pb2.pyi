@@ -76,6 +76,7 @@ class ModelSource(_message.Message):
     SUPPORT_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     HUB_FIELD_NUMBER: _builtins.int
+    CURATED_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     NEXT_SYNC_TIME_FIELD_NUMBER: _builtins.int
@@ -126,6 +127,10 @@ class ModelSource(_message.Message):
         """A hub of community models."""
 
     @_builtins.property
+    def curated(self) -> Global___CuratedSource:
+        """A folder of reviewed models."""
+
+    @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was created, UTC."""
 
@@ -152,17 +157,18 @@ class ModelSource(_message.Message):
         support: _catalog_pb2.Support | None = ...,
         provider: Global___ProviderSource | None = ...,
         hub: Global___HubSource | None = ...,
+        curated: Global___CuratedSource | None = ...,
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         next_sync_time: _timestamp_pb2.Timestamp | None = ...,
         last_run: Global___SyncRun | None = ...,
         model_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "hub", b"hub", "kind", b"kind", "last_run", b"last_run", "next_sync_time", b"next_sync_time", "provider", b"provider", "support", b"support", "terms", b"terms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "curated", b"curated", "hub", b"hub", "kind", b"kind", "last_run", b"last_run", "next_sync_time", b"next_sync_time", "provider", b"provider", "support", b"support", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "create_time", b"create_time", "etag", b"etag", "exclude", b"exclude", "hub", b"hub", "include", b"include", "interval_s", b"interval_s", "key_reference", b"key_reference", "kind", b"kind", "last_run", b"last_run", "model_count", b"model_count", "name", b"name", "next_sync_time", b"next_sync_time", "paused", b"paused", "provider", b"provider", "support", b"support", "terms", b"terms", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "create_time", b"create_time", "curated", b"curated", "etag", b"etag", "exclude", b"exclude", "hub", b"hub", "include", b"include", "interval_s", b"interval_s", "key_reference", b"key_reference", "kind", b"kind", "last_run", b"last_run", "model_count", b"model_count", "name", b"name", "next_sync_time", b"next_sync_time", "paused", b"paused", "provider", b"provider", "support", b"support", "terms", b"terms", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["provider", "hub"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["provider", "hub", "curated"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -261,6 +267,31 @@ class ProviderSource(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProviderSource: _TypeAlias = ProviderSource  # noqa: Y015
+
+@_typing.final
+class CuratedSource(_message.Message):
+    """A folder on the catalog's machine, below MODELYARD_CATALOG_CURATED_DIR, with models in the YAML of the content that comes
+    with the platform: `models/*.yaml`, `licenses/ID.txt`, and `publishers.yaml` where publishers have a name and a home page.
+    Globs are over `PUBLISHER/MODEL`. A model with a mistake stays as it was, and its run says what is to be mended.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FOLDER_FIELD_NUMBER: _builtins.int
+    folder: _builtins.str
+    """Names of folders with `/` between them, such as "acme"; at most 256 characters."""
+    def __init__(
+        self,
+        *,
+        folder: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["folder", b"folder"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CuratedSource: _TypeAlias = CuratedSource  # noqa: Y015
 
 @_typing.final
 class HubSource(_message.Message):

@@ -14,7 +14,7 @@ from services.catalog.domain.sources import Selection
 from services.catalog.sources.hub.hub import Hub, HubSource
 from services.catalog.sources.hub.hubs import Hubs
 from services.catalog.sources.hub.records import Described, with_support
-from services.catalog.sources.interface import AdapterFactory, Batch, Failure
+from services.catalog.sources.interface import AdapterFactory, Batch, Failure, NewPublisher
 
 # Models of one batch, and those that are read at once.
 _BATCH_MODELS, _AT_ONCE = 16, 4
@@ -101,7 +101,10 @@ def batch_of(
     return Batch(
         records,
         scores={MODEL.format(publisher=one.record.publisher, model=one.record.model): one.scores for one in described},
-        publishers={record.publisher: f"{hub.source.endpoint}/{record.publisher}" for record in records},
+        publishers=[
+            NewPublisher(publisher, publisher, f"{hub.source.endpoint}/{publisher}")
+            for publisher in sorted({record.publisher for record in records})
+        ],
         decided_here=True,
         failures=failures,
         skipped=skipped,
