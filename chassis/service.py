@@ -27,6 +27,9 @@ log = get_logger(__name__)
 _GC_THRESHOLDS = (20_000, 5, 10)
 
 
+_CANCEL_AGAIN_S = 0.5
+
+
 class ServiceContext:
     """What a service's main has at hand."""
 
@@ -35,6 +38,7 @@ class ServiceContext:
         self.settings = settings
         self.clock = SystemClock()
         self.stop_event = asyncio.Event()
+        self.is_ready = False
         self.failed = False
         self.metrics_url = ""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -57,6 +61,7 @@ class ServiceContext:
 
     def ready(self, addresses: dict[str, str]) -> None:
         """Say where the service answers."""
+        self.is_ready = True
         facts = {"service": self.name, "pid": os.getpid(), "metrics": self.metrics_url, **addresses}
         if self.settings.ready_file is not None:
             write_atomically(self.settings.ready_file, json.dumps(facts))
@@ -124,7 +129,7 @@ def run_service(name: str, settings: ServiceSettings, main: Callable[[ServiceCon
         if parent := os.environ.get("MODELYARD_PARENT_PID"):
             context.spawn(_stop_with_parent(context, int(parent)), "parent watch")
         try:
-            await main(context)
+            await _run_main(main, context)
         finally:
             await context.close()
             metrics.close()
@@ -138,6 +143,25 @@ def run_service(name: str, settings: ServiceSettings, main: Callable[[ServiceCon
         logging_traceback(error)
         failed = True
     sys.exit(1 if failed else 0)
+
+
+async def _run_main(main: Callable[[ServiceContext], Awaitable[None]], context: ServiceContext) -> None:
+    """Run it to its end. Until it is ready it does not look whether it should stop, and may wait for ever for NATS or a
+    database: what tells it to stop then ends it."""
+    running = asyncio.ensure_future(main(context))
+    stop = asyncio.create_task(context.stop_event.wait())
+    try:
+        await asyncio.wait([running, stop], return_when=asyncio.FIRST_COMPLETED)
+        while not context.is_ready and not running.done():
+            # A wait that ends at the same moment may swallow it.
+            running.cancel()
+            await asyncio.wait([running], timeout=_CANCEL_AGAIN_S)
+        if running.cancelled():
+            log.info("stopped before it was ready")
+        else:
+            await running
+    finally:
+        stop.cancel()
 
 
 async def _stop_with_parent(context: ServiceContext, parent: int) -> None:
