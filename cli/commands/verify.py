@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from modelyard.catalog.v1 import catalog_pb2
 from modelyard_client import Modelyard
-from openai import AsyncOpenAI
 
 from cli.commands.catalog import catalog, shipped_content
 from cli.commands.discover import find_model
 from cli.output import Json, enum_word, err, facts, json_document, out
-from cli.replay import Replayed, SampleUnusable, replay
 from cli.session import Project, UsageMistake, project_name, run
 from cli.temporary import temporary_deployment
+
+if TYPE_CHECKING:
+    from cli.replay import Replayed
 
 _CALL_S_MAX = 120.0
 _INSTANCE_TYPE = "local-1"
@@ -61,6 +62,11 @@ def verify(
 async def _replay_all(
     modelyard: Modelyard, key: str, endpoint: str, model: catalog_pb2.Model, files: Path
 ) -> list[Replayed]:
+    # Half of what every command would take to start, and no other command needs it.
+    from openai import AsyncOpenAI
+
+    from cli.replay import SampleUnusable, replay
+
     base_url = f"{modelyard.addresses.rest}/v1"
     async with AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=_CALL_S_MAX) as client:
         with err.status(f"calling the samples of {model.display_name}"):
