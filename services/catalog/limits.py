@@ -120,6 +120,7 @@ def projection_limits(settings: CatalogSettings) -> ProjectionLimits:
         commit_models=settings.search_commit_models,
         commit_s=settings.search_commit_s,
         commit_few_models=settings.search_commit_few_models,
+        commit_quiet_s=settings.search_commit_quiet_s,
         card_length_max=settings.search_card_length_max,
         rebuild_s_min=settings.search_rebuild_s_min,
         threads=settings.search_threads,

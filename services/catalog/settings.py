@@ -108,12 +108,13 @@ class CatalogSettings(ServiceSettings):
     # Searches at once; more wait. Each may have another thread to help it.
     search_threads: int = 2
     # How often the index looks for changes, seconds; models it reads at once; models, or seconds, after which a long
-    # catch-up is made visible; as few are made visible at once.
+    # catch-up is made visible; as few are made visible at once, more when none has come for so long, seconds.
     search_poll_s: float = 0.5
     search_batch_models: int = 500
     search_commit_models: int = 20_000
     search_commit_s: float = 10.0
     search_commit_few_models: int = 100
+    search_commit_quiet_s: float = 2.0
     # Memory of the index's writer, bytes, at least 15 MB.
     search_writer_bytes_max: int = 20_000_000
     # Least time between two times that a damaged index is built anew, seconds.

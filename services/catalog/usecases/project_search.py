@@ -46,6 +46,7 @@ class ProjectionLimits:
         commit_models: Models after which a long catch-up is made visible and durable.
         commit_s: At most so long after the first of them, and at least so long after the commit before.
         commit_few_models: As many are made visible at once.
+        commit_quiet_s: Without new ones for so long, more are too.
         card_length_max: Characters of a card that can be found.
         rebuild_s_min: Between two times that it is built anew.
         rest_s: Without work, before the memory that it took is given back.
@@ -59,6 +60,7 @@ class ProjectionLimits:
     commit_models: int = 20_000
     commit_s: float = 10.0
     commit_few_models: int = 100
+    commit_quiet_s: float = 2.0
     card_length_max: int = 65_536
     rebuild_s_min: float = 600.0
     rest_s: float = 3.0
@@ -98,6 +100,7 @@ class SearchProjection:
         # Whether more memory was taken since it was last given back, and when the last work ended.
         self._may_release = False
         self._put_count = 0
+        self._taken_at = 0.0
         self._worked_at = 0.0
         self.index_time: datetime | None = None
         # Changes that the index did not hold when it was last looked at, at most.
@@ -185,16 +188,18 @@ class SearchProjection:
         self._position = models[-1].change_sequence
         self._put_count += len(models)
         self._may_release |= self._put_count >= self._limits.commit_models
-        self._worked_at = time.monotonic()
+        self._taken_at = self._worked_at = time.monotonic()
         return len(models)
 
     def _is_commit_due(self, building: SearchIndex, caught_up: bool) -> bool:
-        """Few changes are made visible at once. So many come in an import, which goes on: a commit of each of its calls
-        would leave an index in pieces."""
+        """Few changes are made visible at once, and many when no more have come for a while. Until then an import goes on:
+        a commit of each of its calls would leave an index in pieces."""
         now = time.monotonic()
         if building.uncommitted >= self._limits.commit_models or now >= self._commit_due_at:
             return True
-        return caught_up and (building.uncommitted <= self._limits.commit_few_models or now >= self._commit_again_at)
+        is_few = building.uncommitted <= self._limits.commit_few_models
+        is_quiet = now >= self._taken_at + self._limits.commit_quiet_s
+        return caught_up and (is_few or is_quiet or now >= self._commit_again_at)
 
     async def _commit(self, building: SearchIndex) -> None:
         async with self._database.reader() as session:

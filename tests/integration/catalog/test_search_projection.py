@@ -67,6 +67,17 @@ async def test_changes_that_follow_each_other_share_a_commit(database: Database,
         assert [await replica.names(name) for name in ("newcomer", "latecomer")] == [["newcomer"], ["latecomer"]]
 
 
+async def test_many_changes_are_made_visible_when_no_more_come(database: Database, tmp_path: Path) -> None:
+    """Not only when the time of those that keep coming is over."""
+    limits = {"commit_few_models": 0, "commit_s": 600, "commit_quiet_s": 0.1, "poll_s": 0.02}
+    async with searched(database, tmp_path / "index", **limits) as replica:
+        await replica.put(record("newcomer"))
+        assert not await replica.projection.step()
+        assert await replica.names("newcomer") == []
+        await replica.catch_up()
+        assert await replica.names("newcomer") == ["newcomer"]
+
+
 async def test_replicas_give_the_same_order(database: Database, tmp_path: Path) -> None:
     """One built at once and one that followed, in segments of their own: page by page the same."""
     async with searched(database, tmp_path / "followed", batch_models=3, commit_models=3) as followed:
