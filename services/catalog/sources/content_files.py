@@ -83,11 +83,16 @@ def read_content(folder: Path) -> Content:
     """
     content, findings = check_content(folder)
     if content is None or findings:
-        told = [str(finding) for finding in findings[:_FINDINGS_TOLD_MAX]]
-        if len(findings) > len(told):
-            told.append(f"{len(findings) - len(told)} more; `modelyard catalog lint` lists them all")
-        raise ContentInvalid("; ".join(told), field=findings[0].field)
+        raise ContentInvalid(told(findings), field=findings[0].field)
     return content
+
+
+def told(findings: Sequence[Finding]) -> str:
+    """Mistakes in one message: the first ones, and how many more there are."""
+    first = [str(finding) for finding in findings[:_FINDINGS_TOLD_MAX]]
+    if len(findings) > len(first):
+        first.append(f"{len(findings) - len(first)} more; `modelyard catalog lint` lists them all")
+    return "; ".join(first)
 
 
 def check_content(folder: Path) -> tuple[Content | None, list[Finding]]:

@@ -16,14 +16,12 @@ from services.catalog.domain.names import MODEL
 from services.catalog.domain.records import ModelRecord
 from services.catalog.domain.sources import Selection
 from services.catalog.sources.content import Model, Support
-from services.catalog.sources.content_files import CheckedModels, check_models
+from services.catalog.sources.content_files import CheckedModels, check_models, told
 from services.catalog.sources.interface import AdapterFactory, Batch, Failure, NewPublisher
 from services.catalog.sources.packages import PackageStore
 from services.catalog.sources.shipped import record_of
 
 _BATCH_MODELS = 200
-# What one message lists; the rest are counted.
-_FINDINGS_TOLD_MAX = 10
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,6 @@ class CuratedAdapter:
         """As `SourceAdapter.batches`; the cursor is the name of the last model."""
         folder = _folder(self._root, self._spec.curated.folder)
         read = await asyncio.to_thread(self._read, folder)
-        publishers = {one.id: one for one in read.publishers}
         failures, kept = self._wrong(read)
         taken = sorted(name for name in read.models if self._selection.takes(name) and name not in kept)
         skipped = sum(not self._selection.takes(name) for name in read.models)
@@ -74,18 +71,12 @@ class CuratedAdapter:
             part = left[start : start + _BATCH_MODELS]
             is_last = start + _BATCH_MODELS >= len(left)
             records = await asyncio.to_thread(self._records, folder, [read.models[name] for name in part])
-            wanted = sorted({record.publisher for record in records})
             yield Batch(
                 records,
                 failures=failures,
                 skipped=skipped,
                 cursor="" if is_last else part[-1],
-                publishers=[
-                    NewPublisher(one, publishers[one].display_name, publishers[one].website)
-                    if one in publishers
-                    else NewPublisher(one, one, "")
-                    for one in wanted
-                ],
+                publishers=_publishers(read, {record.publisher for record in records}),
                 kept=[_resource(name) for name in sorted(kept)] if is_last else (),
                 notice=self._notice,
             )
@@ -94,10 +85,7 @@ class CuratedAdapter:
     def _read(self, folder: Path) -> CheckedModels:
         read = check_models(folder, file_bytes_max=self._bounds.file_bytes_max)
         if read.findings:
-            told = [str(finding) for finding in read.findings[:_FINDINGS_TOLD_MAX]]
-            if len(read.findings) > len(told):
-                told.append(f"{len(read.findings) - len(told)} more; `modelyard catalog lint` lists them all")
-            raise SourceUnavailable("; ".join(told))
+            raise SourceUnavailable(told(read.findings))
         if len(read.models) > self._bounds.models_max:
             raise SourceUnavailable(
                 f"{self._spec.curated.folder} has {len(read.models)} models; at most {self._bounds.models_max} are allowed "
@@ -155,6 +143,12 @@ def _folder(root: Path | None, name: str) -> Path:
             f"{name!r} is no folder below MODELYARD_CATALOG_CURATED_DIR; make it there, or correct its name"
         )
     return folder
+
+
+def _publishers(read: CheckedModels, ids: set[str]) -> list[NewPublisher]:
+    """As the folder describes them, else by their id alone."""
+    described = {one.id: NewPublisher(one.id, one.display_name, one.website) for one in read.publishers}
+    return [described.get(one, NewPublisher(one, one, "")) for one in sorted(ids)]
 
 
 def _resource(name: str) -> str:
