@@ -108,7 +108,8 @@ class CuratedAdapter:
             else:
                 continue
             kept.add(name)
-        return [Failure(*one) for one in wrong if self._selection.takes(one[0])], kept
+        takes = self._selection.takes
+        return [Failure(*one) for one in wrong if takes(one[0])], set(filter(takes, kept))
 
     def _records(self, folder: Path, models: Sequence[Model]) -> list[ModelRecord]:
         said = self._spec.support
