@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedded.control_plane import kept_secret, kept_signing_key, write_admin_token, write_service_token
-from embedded.ports import free_port, is_free
+from embedded.ports import free_port, hold, is_free
 
 SERVICES = ("catalog", "deploy", "billing", "inference")
 LISTENERS = (*SERVICES, "rest", "artifacts")
@@ -137,7 +137,7 @@ class Home:
         ports: dict[str, int] = {}
         for name in LISTENERS:
             port = kept.get(name, 0)
-            ports[name] = port if port and is_free(port) else _free_port_besides(set(ports.values()))
+            ports[name] = port if port and is_free(port) and hold(port) else free_port()
         path.write_text(json.dumps(ports))
         return ports
 
@@ -149,9 +149,3 @@ class Home:
         except (OSError, ValueError):
             return None
         return pid or None
-
-
-def _free_port_besides(taken: set[int]) -> int:
-    while (port := free_port()) in taken:
-        pass
-    return port

@@ -6,6 +6,8 @@ import random
 import socket
 from pathlib import Path
 
+_held: dict[int, socket.socket] = {}
+
 
 def is_free(port: int) -> bool:
     """Whether a listener could take a loopback port now; one in TIME_WAIT is free for it."""
@@ -18,16 +20,33 @@ def is_free(port: int) -> bool:
     return True
 
 
+def hold(port: int) -> bool:
+    """Keep a port for this process until it ends: among those that ask like this, no other one on this machine gets it
+    between its choice and its listener. True where it is held."""
+    if port in _held:
+        return True
+    # A name of the kernel's own, without a file: it goes with the process, however that ends.
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        name.bind(f"\0modelyard-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    _held[port] = name
+    return True
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment.
+    """A loopback port that nobody listens on at this moment, held for this process.
 
     Not one of those that the kernel gives to outgoing connections: such a connection may take a port before its
     listener does, and keep it for hours.
     """
     ports = _listener_ports()
-    while not is_free(port := random.choice(ports)):  # noqa: S311 - no secret
-        pass
-    return port
+    while True:
+        port = random.choice(ports)  # noqa: S311 - no secret
+        if port not in _held and is_free(port) and hold(port):
+            return port
 
 
 def _listener_ports() -> range:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.infra.up import Up
+from tests.infra.up import Up, wait_for
 
 PROJECT = "lab"
 MODEL = "all-minilm-l6-v2"
@@ -20,6 +20,7 @@ def test_a_run_is_kept_billed_and_leaves_nothing(up: Up, tmp_path: Path) -> None
     assert (stored["protocol"]["failed"], stored["shared"]) == (0, False)
     assert stored["id"] in {run["id"] for run in up.json("benchmark", "list", MODEL, "-p", PROJECT)}
     assert up.json("endpoints", "-p", PROJECT) == []
+    wait_for(lambda: bool(up.json("bill", "-p", PROJECT)["lines"]))
     (line,) = up.json("bill", "-p", PROJECT)["lines"]
     assert (line["deployment"], line["rate"]["meter"]) == (stored["deployment"], "METER_CORE_MILLISECONDS")
     chart = tmp_path / "chart.svg"

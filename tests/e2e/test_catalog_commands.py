@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from services.catalog.sources.content_files import SHIPPED
-from tests.infra.up import Up
+from tests.infra.up import Up, running_up
 from tests.integration.catalog.assets import an_asset
 
 
@@ -44,8 +44,14 @@ def test_assets_are_imported_once_and_exported_again(up: Up, tmp_path: Path) -> 
     assert (shown["card"], shown["source"]) == (good["a"]["_description_md"], "import")
 
 
-def test_reviewed_models_of_a_folder_are_previewed_taken_and_run(up: Up, tmp_path: Path) -> None:
+def test_reviewed_models_of_a_folder_are_previewed_taken_and_run(tmp_path: Path) -> None:
     """A mistake is told by lint before it is put in place, and by the sync where it was not asked."""
+    # A platform of its own: on the shared one every model that runs has a price.
+    with running_up(tmp_path / "home") as up:
+        _review_a_folder(up, tmp_path)
+
+
+def _review_a_folder(up: Up, tmp_path: Path) -> None:
     shipped = next(
         model
         for model in yaml.safe_load((SHIPPED / "models" / "sentence-transformers.yaml").read_text())["models"]

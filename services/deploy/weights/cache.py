@@ -118,7 +118,8 @@ class WeightsCache:
         """
         held = {path.name: path for path in self._whole.glob("*/*")}
         partial = {path.name: path for path in self._partial.iterdir()}
-        used = sum(map(_size, held.values())) + sum(promised.values())
+        # A promised one counts once, also in the moment in which it is whole already.
+        used = sum(promised.values()) + sum(_size(path) for name, path in held.items() if name not in promised)
         used += sum(_size(path) for name, path in partial.items() if name not in promised and name not in keep)
         too_many = used + bytes_needed - self._limits.bytes_max
         unused = [path for name, path in (*partial.items(), *held.items()) if name not in promised and name not in keep]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,20 @@ async def test_running_pulls_have_their_room(cache: WeightsCache, source: Weight
     source.gate.set()
     assert await pulling
     assert await cache.fetch([second])
+
+
+async def test_a_file_that_just_became_whole_counts_once(
+    cache: WeightsCache, source: WeightsInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its room is still promised to the one that pulled it; another that needs it finds room all the same."""
+    file, ready, real = source.add(b"1" * 60), threading.Event(), os.utime
+    monkeypatch.setattr(os, "utime", lambda path: ready.wait(60) and real(path))
+    pulling = asyncio.ensure_future(cache.fetch([file]))
+    await wait_until(cache.path(file.sha256).exists)
+    beside = asyncio.ensure_future(cache.fetch([file]))
+    await asyncio.wait([beside], timeout=0.2)
+    ready.set()
+    assert await pulling == await beside
 
 
 async def test_what_never_came_whole_makes_room_first(
