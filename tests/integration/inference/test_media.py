@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import openai
+import psutil
 import pytest
 import tritonclient.grpc as triton
 from modelyard.inference.v1 import inference_pb2, inference_pb2_grpc
@@ -17,7 +18,9 @@ from modelyard.type.v1 import money_pb2
 
 from chassis.ids import new_uid
 from services.catalog.sources.content_files import SHIPPED
+from services.deploy.compute.interface import InstanceView
 from tests.infra.data_path import DataPath, token_log_line
+from tests.infra.instances import wait_until
 from tests.integration.engines.test_speech_engine import repeated, wav
 from tests.integration.inference.conftest import MediaInstances
 from tests.integration.inference.test_grpc_faces import metadata, reason_of
@@ -146,6 +149,12 @@ async def test_raw_tensors_of_a_managed_deployment_are_recorded_in_their_own_uni
     assert (await data_path.billed(request_id)).amount(IMAGES) == 2
 
 
+def engine_core_s(view: InstanceView) -> float:
+    """Time that an instance's engine has had on a core."""
+    stubs = psutil.Process(int(view.handle["triton_pid"])).children(recursive=True)
+    return sum(sum(stub.cpu_times()[:2]) for stub in stubs)
+
+
 async def test_a_caller_who_leaves_pays_for_the_audio_that_was_heard(
     data_path: DataPath, key: str, media_instances: MediaInstances
 ) -> None:
@@ -155,11 +164,13 @@ async def test_a_caller_who_leaves_pays_for_the_audio_that_was_heard(
     head = {"host": "x", "content-length": str(len(body)), "authorization": f"Bearer {key}", **headers}
     lines = [f"POST {TRANSCRIPTIONS} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items())]
     lines.append(f"x-request-id: {request_id}")
+    before_s = engine_core_s(media_instances.speech)
     async with data_path.connected() as (_, writer):
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         await writer.drain()
-        # Once the engine has begun, its log knows nothing yet, but the journal has the call open.
         await data_path.opened(request_id)
+        # The engine's log says nothing of a call that it has begun; what it works says so.
+        await wait_until(lambda: engine_core_s(media_instances.speech) > before_s + 0.2)
     billed = await data_path.billed(request_id)
     line = await token_log_line(media_instances.speech, billed.record.id)
     assert (billed.outcome, line["end"]) == ("CANCELLED", "cancelled")
