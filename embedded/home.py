@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedded.control_plane import kept_secret, kept_signing_key, write_admin_token, write_service_token
-from embedded.ports import free_port, hold, is_free
+from embedded.ports import free_port, take
 
 SERVICES = ("catalog", "deploy", "billing", "inference")
 LISTENERS = (*SERVICES, "rest", "artifacts")
@@ -137,7 +137,7 @@ class Home:
         ports: dict[str, int] = {}
         for name in LISTENERS:
             port = kept.get(name, 0)
-            ports[name] = port if port and is_free(port) and hold(port) else free_port()
+            ports[name] = port if port and take(port) else free_port()
         path.write_text(json.dumps(ports))
         return ports
 

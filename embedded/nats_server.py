@@ -14,7 +14,7 @@ from typing import IO
 
 from embedded.nats_identity import NatsIdentities
 from embedded.parent_death import tied_command
-from embedded.ports import free_port, hold, is_free
+from embedded.ports import free_port, take
 
 _GIB = 1 << 30
 _POLL_S = 0.02
@@ -173,7 +173,7 @@ class NatsServer:
             port = self.port
         except (FileNotFoundError, ValueError):
             return None
-        return port if is_free(port) and hold(port) else None
+        return port if take(port) else None
 
     def _configuration(self, port: int) -> str:
         pid_file = json.dumps(str(self.folder / "nats.pid"))

@@ -36,6 +36,11 @@ def hold(port: int) -> bool:
     return True
 
 
+def take(port: int) -> bool:
+    """Whether nobody listens on a port, and it is held for this process now."""
+    return is_free(port) and hold(port)
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on at this moment, held for this process.
 
@@ -45,7 +50,7 @@ def free_port() -> int:
     ports = _listener_ports()
     while True:
         port = random.choice(ports)  # noqa: S311 - no secret
-        if port not in _held and is_free(port) and hold(port):
+        if port not in _held and take(port):
             return port
 
 

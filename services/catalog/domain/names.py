@@ -14,6 +14,12 @@ OWN_MODEL = ResourcePattern("projects/{project}/models/{model}")
 OWN_VERSION = ResourcePattern("projects/{project}/models/{model}/versions/{version}")
 
 
+def model_named(short: str) -> str:
+    """The resource name of what the content calls `PUBLISHER/MODEL`."""
+    publisher, _, model = short.partition("/")
+    return MODEL.format(publisher=publisher, model=model)
+
+
 def id_of(model: str) -> str:
     """The last part of a model's name."""
     return model.rpartition("/")[2]

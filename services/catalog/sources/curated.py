@@ -12,7 +12,7 @@ from modelyard.catalog.v1 import sources_pb2
 
 from services.catalog.domain.errors import SourceUnavailable
 from services.catalog.domain.lifecycle import Notice
-from services.catalog.domain.names import MODEL
+from services.catalog.domain.names import model_named
 from services.catalog.domain.records import ModelRecord
 from services.catalog.domain.sources import Selection
 from services.catalog.sources.content import Model, Support
@@ -77,7 +77,7 @@ class CuratedAdapter:
                 skipped=skipped,
                 cursor="" if is_last else part[-1],
                 publishers=_publishers(read, {record.publisher for record in records}),
-                kept=[_resource(name) for name in sorted(kept)] if is_last else (),
+                kept=[model_named(name) for name in sorted(kept)] if is_last else (),
                 notice=self._notice,
             )
             skipped, failures = 0, []
@@ -150,8 +150,3 @@ def _publishers(read: CheckedModels, ids: set[str]) -> list[NewPublisher]:
     """As the folder describes them, else by their id alone."""
     described = {one.id: NewPublisher(one.id, one.display_name, one.website) for one in read.publishers}
     return [described.get(one, NewPublisher(one, one, "")) for one in sorted(ids)]
-
-
-def _resource(name: str) -> str:
-    publisher, _, model = name.partition("/")
-    return MODEL.format(publisher=publisher, model=model)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chassis.telemetry import get_logger
-from services.catalog.domain.names import MODEL
+from services.catalog.domain.names import model_named
 from services.catalog.domain.records import (
     ArtifactRecord,
     Hardware,
@@ -113,10 +113,7 @@ def record_of(
 
 def _version(position: int, version: content.Version, files: Files) -> VersionRecord:
     dates = version.lifecycle
-    replacement = ""
-    if dates.replacement:
-        publisher, _, model = dates.replacement.partition("/")
-        replacement = MODEL.format(publisher=publisher, model=model)
+    replacement = model_named(dates.replacement) if dates.replacement else ""
     return VersionRecord(
         version=version.version,
         position=position,

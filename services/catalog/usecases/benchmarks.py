@@ -16,7 +16,7 @@ from chassis.ids import new_uid
 from chassis.rpc.idempotency import answered_before, remember_answer
 from services.catalog.domain.benchmarks import QualityIndex, quality_index
 from services.catalog.domain.errors import ModelNotFound
-from services.catalog.domain.names import MODEL, VERSION
+from services.catalog.domain.names import MODEL, VERSION, model_named
 from services.catalog.sources.benchmarks import Benchmarks
 from services.catalog.storage.queries import models as stored
 from services.catalog.storage.queries.benchmarks import replace_of_origin
@@ -67,7 +67,7 @@ async def put_benchmarks(uow: UnitOfWork, origin: str, said: Benchmarks) -> None
             **score.model_dump(exclude={"model", "shots", "date"}),
             "id": score.id,
             "origin": origin,
-            "model": model_name(score.model),
+            "model": model_named(score.model),
             "shots": str(score.shots),
             "date": score.date.isoformat(),
         }
@@ -79,8 +79,8 @@ async def put_benchmarks(uow: UnitOfWork, origin: str, said: Benchmarks) -> None
             "id": run.id,
             "origin": origin,
             "project_uid": "",
-            "model": model_name(run.model),
-            "model_version": f"{model_name(run.model)}/versions/{run.version}",
+            "model": model_named(run.model),
+            "model_version": f"{model_named(run.model)}/versions/{run.version}",
             "instance_type": run.instance_type,
             "deployment": "",
             "protocol": run.protocol,
@@ -164,12 +164,6 @@ def ranked(scores: Iterable[ScoreRow], datasets: Mapping[str, DatasetRow]) -> li
 def index_of(scores: Sequence[ScoreRow], datasets: Mapping[str, DatasetRow]) -> QualityIndex:
     """The quality index of one model from its best results."""
     return quality_index({score.dataset: Decimal(score.value) / datasets[score.dataset].value_max for score in scores})
-
-
-def model_name(short: str) -> str:
-    """`PUBLISHER/MODEL` as a resource name."""
-    publisher, _, model = short.partition("/")
-    return MODEL.format(publisher=publisher, model=model)
 
 
 def _rank(score: ScoreRow, datasets: Mapping[str, DatasetRow]) -> Decimal:
